@@ -1,0 +1,105 @@
+//! One entry of a list of plugins: the plugin's own key, and beside it the keys of the core.
+
+use std::borrow::Cow;
+
+use crossway_plugins::AnyPlugin;
+use schemars::{JsonSchema, Schema, SchemaGenerator};
+use serde::{
+    Deserialize, Deserializer,
+    de::{Error, MapAccess, Visitor},
+};
+use serde_json::{Map, Value, json};
+
+use super::route::When;
+
+/// A plugin with its settings, and what the core does with it.
+#[derive(Debug, Clone)]
+pub struct PluginEntry {
+    /// The plugin and its settings.
+    pub plugin: AnyPlugin,
+    /// Names the entry: for `without`, and where a plugin stands twice on a route.
+    pub id: Option<String>,
+    /// Runs only where this holds.
+    pub when: Option<When>,
+    /// What happens when the plugin cannot do its work.
+    pub on_error: OnError,
+}
+
+/// What happens when a plugin cannot do its work.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum OnError {
+    /// The request is refused.
+    #[default]
+    Reject,
+    /// The request goes on as if the plugin were not there.
+    Allow,
+}
+
+/// The keys of the core: what stands beside the plugin's own key.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+struct CoreKeys {
+    /// Names the entry: for `without`, and where a plugin stands twice on a route.
+    id: Option<String>,
+    /// Runs only where this holds.
+    when: Option<When>,
+    /// What happens when the plugin cannot do its work.
+    on_error: OnError,
+}
+
+const CORE_KEYS: [&str; 3] = ["id", "when", "on_error"];
+
+impl<'de> Deserialize<'de> for PluginEntry {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Entry;
+        impl<'de> Visitor<'de> for Entry {
+            type Value = PluginEntry;
+            fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                f.write_str("a plugin with its settings")
+            }
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<PluginEntry, A::Error> {
+                let (mut core, mut plugin) = (Map::new(), Map::new());
+                while let Some((key, value)) = map.next_entry::<String, Value>()? {
+                    let side = if CORE_KEYS.contains(&key.as_str()) { &mut core } else { &mut plugin };
+                    side.insert(key, value);
+                }
+                if plugin.len() != 1 {
+                    return Err(A::Error::custom(format_args!("has {} plugins where one is needed", plugin.len())));
+                }
+                let core: CoreKeys = serde_json::from_value(core.into()).map_err(A::Error::custom)?;
+                let plugin = serde_json::from_value(plugin.into()).map_err(A::Error::custom)?;
+                Ok(PluginEntry { plugin, id: core.id, when: core.when, on_error: core.on_error })
+            }
+        }
+        deserializer.deserialize_map(Entry)
+    }
+}
+
+impl JsonSchema for PluginEntry {
+    fn schema_name() -> Cow<'static, str> {
+        "PluginEntry".into()
+    }
+
+    /// One object with a property for each plugin and each key of the core, so that an error points at the very key.
+    fn json_schema(generator: &mut SchemaGenerator) -> Schema {
+        let core = CoreKeys::json_schema(generator);
+        let plugins = AnyPlugin::json_schema(generator);
+        let mut properties = core.get("properties").and_then(Value::as_object).cloned().unwrap_or_default();
+        for variant in plugins.get("oneOf").and_then(Value::as_array).into_iter().flatten() {
+            let described = variant.get("description").cloned();
+            for (name, settings) in variant.get("properties").and_then(Value::as_object).into_iter().flatten() {
+                let mut settings = settings.clone();
+                if let (Some(text), Some(object)) = (described.clone(), settings.as_object_mut()) {
+                    object.insert("description".into(), text);
+                }
+                properties.insert(name.clone(), settings);
+            }
+        }
+        let schema = json!({
+            "type": "object", "additionalProperties": false, "properties": properties,
+            "description": "A plugin with its settings, and beside it the keys of the core.",
+        });
+        Schema::try_from(schema).unwrap_or_default()
+    }
+}

@@ -1,0 +1,23 @@
+//! Addresses the gateway accepts connections on.
+
+use crossway_plugin_api::config::Network;
+use schemars::JsonSchema;
+use serde::Deserialize;
+
+use super::limits::LimitsOverride;
+
+/// An address that clients connect to.
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Listener {
+    /// Unique name, used in logs, metrics and `match.listeners`.
+    pub name: String,
+    /// Address and port to bind, such as `0.0.0.0:8080` or `[::]:8080`.
+    pub address: String,
+    /// Proxies whose `X-Forwarded-For` is believed. Default none: the peer's address is the client's.
+    #[serde(default)]
+    pub trusted_proxies: Vec<Network>,
+    /// Limits of this listener; what is not given here comes from the top-level `limits`.
+    #[serde(default)]
+    pub limits: LimitsOverride,
+}

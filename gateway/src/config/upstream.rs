@@ -1,0 +1,157 @@
+//! Named pools of endpoints.
+
+use crossway_plugin_api::config::{HumanDuration, StatusSet};
+use schemars::JsonSchema;
+use serde::Deserialize;
+
+/// A named pool of endpoints that serve the same thing.
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Upstream {
+    /// Where the servers are; at least one.
+    #[schemars(length(min = 1, max = 4096))]
+    pub endpoints: Vec<Endpoint>,
+    /// TLS to the endpoints; without it the connection is plain.
+    pub tls: Option<UpstreamTls>,
+    /// How the next endpoint is chosen.
+    #[serde(default)]
+    pub balance: Balance,
+    /// How long each step may take.
+    #[serde(default)]
+    pub timeouts: Timeouts,
+    /// When a failed attempt is tried again.
+    #[serde(default)]
+    pub retry: Retry,
+}
+
+/// One server.
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Endpoint {
+    /// Host and port, such as `erp-1.internal:8443`. A name is resolved in the background; all its addresses are used.
+    pub address: String,
+    /// Share of the requests, relative to the other endpoints.
+    #[serde(default = "one")]
+    #[schemars(range(min = 1, max = 65_535))]
+    pub weight: u16,
+}
+
+fn one() -> u16 {
+    1
+}
+
+/// TLS to the endpoints; certificates are always verified.
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct UpstreamTls {
+    /// PEM file with the certificate authorities to trust, in place of the system's.
+    pub ca: Option<String>,
+    /// Name that the certificate must carry; also sent as SNI.
+    #[schemars(length(min = 1, max = 253))]
+    pub server_name: String,
+}
+
+/// How the next endpoint is chosen.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Balance {
+    /// In turn, by weight.
+    #[default]
+    RoundRobin,
+}
+
+/// How long each step may take.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Timeouts {
+    /// TCP connection, and TLS handshake if any.
+    pub connect: HumanDuration,
+    /// From the request sent to the first byte of the response header.
+    pub first_byte: HumanDuration,
+    /// Longest pause while a body is read or written; also how long an unused connection is kept.
+    pub idle: HumanDuration,
+    /// From the first attempt to the response header, retries included (to the end of the body, where it is buffered).
+    pub total: HumanDuration,
+}
+
+impl Default for Timeouts {
+    fn default() -> Self {
+        Self {
+            connect: HumanDuration::from_secs(2),
+            first_byte: HumanDuration::from_secs(30),
+            idle: HumanDuration::from_secs(60),
+            total: HumanDuration::from_secs(60),
+        }
+    }
+}
+
+/// When a failed attempt is tried again, on the next endpoint. A request that the upstream may have acted on is sent
+/// again only if its method is idempotent (RFC 9110, section 9.2.2) and its body is still at hand.
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Retry {
+    /// Attempts after the first.
+    #[schemars(range(max = 8))]
+    pub attempts: u32,
+    /// What counts as a failure to try again.
+    pub on: Vec<RetryOn>,
+}
+
+impl Default for Retry {
+    fn default() -> Self {
+        Self { attempts: 1, on: vec![RetryOn::ConnectError, RetryOn::Reset] }
+    }
+}
+
+/// What counts as a failure to try again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RetryOn {
+    /// No connection: nothing was sent.
+    ConnectError,
+    /// The connection broke before the response header.
+    Reset,
+    /// These statuses.
+    Status(StatusSet),
+}
+
+impl<'de> Deserialize<'de> for RetryOn {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let value = serde_json::Value::deserialize(deserializer)?;
+        match value.as_str() {
+            Some("connect_error") => Ok(Self::ConnectError),
+            Some("reset") => Ok(Self::Reset),
+            _ => serde_json::from_value(value).map(Self::Status).map_err(serde::de::Error::custom),
+        }
+    }
+}
+
+impl JsonSchema for RetryOn {
+    fn schema_name() -> std::borrow::Cow<'static, str> {
+        "RetryOn".into()
+    }
+    fn inline_schema() -> bool {
+        true
+    }
+    fn json_schema(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
+        schemars::json_schema!({
+            "type": ["integer", "string"], "format": Self::FORMAT, "minimum": 100, "maximum": 599,
+            "description": "connect_error, reset, or a status code, class or range.",
+            "examples": ["connect_error", "reset", 503],
+        })
+    }
+}
+
+impl RetryOn {
+    /// Name of the schema format.
+    pub const FORMAT: &'static str = "crossway-retry-on";
+
+    /// Checks the text form.
+    pub fn check(text: &str) -> Result<(), String> {
+        match text {
+            "connect_error" | "reset" => Ok(()),
+            _ => StatusSet::parse(text)
+                .map(drop)
+                .map_err(|_| "is neither connect_error, reset, nor a status code, class or range".into()),
+        }
+    }
+}

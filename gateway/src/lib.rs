@@ -1,0 +1,3 @@
+//! Crossway, an API gateway on Pingora. `ARCHITECTURE.md` has the map of this crate.
+
+pub mod config;

@@ -1,0 +1,81 @@
+//! Failures at request time that are ours or the upstream's.
+
+/// Why a request could not be answered as it should. The gateway alone decides which status, log level and metric label
+/// each one becomes; the text in a variant goes to the log, never to the client.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Fault {
+    /// The upstream has no endpoint to send to (unresolved names, none healthy).
+    #[error("no endpoint of the upstream can be used")]
+    NoEndpoint,
+    /// No connection to the endpoint.
+    #[error("no connection to the endpoint: {0}")]
+    Connect(String),
+    /// No connection within the time allowed.
+    #[error("no connection to the endpoint in time")]
+    ConnectTimeout,
+    /// The endpoint's certificate or handshake was refused.
+    #[error("TLS to the endpoint: {0}")]
+    Tls(String),
+    /// The endpoint closed or reset the connection.
+    #[error("the endpoint broke the connection: {0}")]
+    Reset(String),
+    /// The endpoint did not answer in time.
+    #[error("the endpoint did not answer in time")]
+    UpstreamTimeout,
+    /// The endpoint's answer breaks HTTP.
+    #[error("the endpoint's answer is not valid HTTP: {0}")]
+    UpstreamProtocol(String),
+    /// The endpoint's answer is larger than may be buffered.
+    #[error("the endpoint's answer is larger than {max} bytes, which is all that may be buffered")]
+    ResponseTooLarge {
+        /// The bound, in bytes.
+        max: u64,
+    },
+    /// The request's total time is over.
+    #[error("the request's deadline has passed")]
+    Deadline,
+    /// The client sent its body too slowly.
+    #[error("the client did not send its request in time")]
+    ClientTimeout,
+    /// The client sent a larger body than allowed.
+    #[error("the request body is larger than {max} bytes")]
+    RequestTooLarge {
+        /// The bound, in bytes.
+        max: u64,
+    },
+    /// The client's message broke HTTP after its header, in the framing of its body.
+    #[error("the request body's framing is not valid: {0}")]
+    RequestFraming(String),
+    /// The client went away.
+    #[error("the client closed the connection")]
+    ClientGone,
+    /// Something a plugin depends on did not answer, or not as it should.
+    #[error("a dependency of the plugin failed: {0}")]
+    Dependency(String),
+    /// A defect of ours.
+    #[error("internal error: {0}")]
+    Internal(String),
+}
+
+impl Fault {
+    /// Stable name: the `code` of the problem document, the label in metrics and logs.
+    pub fn code(&self) -> &'static str {
+        match self {
+            Self::NoEndpoint => "no_endpoint",
+            Self::Connect(_) => "upstream_connect",
+            Self::ConnectTimeout => "upstream_connect_timeout",
+            Self::Tls(_) => "upstream_tls",
+            Self::Reset(_) => "upstream_reset",
+            Self::UpstreamTimeout => "upstream_timeout",
+            Self::UpstreamProtocol(_) => "upstream_protocol",
+            Self::ResponseTooLarge { .. } => "upstream_response_too_large",
+            Self::Deadline => "deadline_exceeded",
+            Self::ClientTimeout => "request_timeout",
+            Self::RequestTooLarge { .. } => "body_too_large",
+            Self::RequestFraming(_) => "bad_framing",
+            Self::ClientGone => "client_gone",
+            Self::Dependency(_) => "dependency_failed",
+            Self::Internal(_) => "internal_error",
+        }
+    }
+}

@@ -1,0 +1,70 @@
+//! What a plugin asks of the core.
+
+use http::HeaderMap;
+use http::header::CONTENT_TYPE;
+
+/// Phases and bodies a plugin takes part in. The default takes part in nothing.
+#[derive(Debug, Clone, Default)]
+pub struct Needs {
+    /// `on_request`.
+    pub request: bool,
+    /// `on_request_body`, and for which bodies.
+    pub request_body: Option<BodyNeed>,
+    /// `on_upstream_request`.
+    pub upstream_request: bool,
+    /// `on_response`.
+    pub response: bool,
+    /// `on_response_body`, and for which bodies.
+    pub response_body: Option<BodyNeed>,
+    /// `on_done`.
+    pub done: bool,
+    /// This plugin establishes who is calling: with one of these a route needs no `auth: none`.
+    pub authenticates: bool,
+}
+
+/// Which bodies a plugin wants whole.
+#[derive(Debug, Clone)]
+pub struct BodyNeed {
+    /// Content types to buffer; every other body streams past this plugin.
+    pub types: MediaTypes,
+    /// Largest body to buffer, in bytes.
+    pub max: u64,
+    /// What happens to a body of a wanted type that is larger.
+    pub overflow: Overflow,
+}
+
+/// What happens to a body that is too large to buffer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Overflow {
+    /// Refuse: 413 for a request, 502 for a response. For plugins that protect.
+    Refuse,
+    /// Let it stream past the plugin. For plugins that only improve.
+    Stream,
+}
+
+/// A set of media types.
+#[derive(Debug, Clone)]
+pub enum MediaTypes {
+    /// Every body, typed or not.
+    Any,
+    /// These `type/subtype` pairs, in lower case, and any structured suffix given as `+suffix`.
+    Only(Vec<String>),
+}
+
+impl MediaTypes {
+    /// JSON and its structured suffix (RFC 8259, RFC 6839).
+    pub fn json() -> Self {
+        Self::Only(vec!["application/json".into(), "+json".into()])
+    }
+
+    /// Whether a message with these headers carries such a body. Parameters are ignored, case too; two
+    /// `Content-Type` fields match nothing.
+    pub fn accept(&self, headers: &HeaderMap) -> bool {
+        let Self::Only(wanted) = self else { return true };
+        let mut fields = headers.get_all(CONTENT_TYPE).iter();
+        let (Some(field), None) = (fields.next(), fields.next()) else { return false };
+        let Ok(text) = field.to_str() else { return false };
+        let essence = text.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
+        wanted.iter().any(|w| if w.starts_with('+') { essence.ends_with(w.as_str()) } else { *w == essence })
+    }
+}
