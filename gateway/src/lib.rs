@@ -1,3 +1,20 @@
 //! Crossway, an API gateway on Pingora. `ARCHITECTURE.md` has the map of this crate.
 
+pub mod admin;
+pub mod chain;
+pub mod cli;
 pub mod config;
+pub mod drain;
+pub mod flow;
+pub mod front;
+pub mod gateway;
+pub mod proxy;
+pub mod reload;
+pub mod request;
+pub mod respond;
+pub mod router;
+pub mod server;
+pub mod snapshot;
+pub mod telemetry;
+pub mod upstream;
+pub mod when;

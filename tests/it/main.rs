@@ -1,1 +1,18 @@
-//! Tests.
+//! Integration tests: the real binary, real sockets, free ports, readiness by polling.
+
+mod harness;
+
+mod access_log;
+mod admin;
+mod bodies;
+mod check;
+mod cli;
+mod demo;
+mod drain;
+mod faults;
+mod framing;
+mod plugins;
+mod reload;
+mod routing;
+mod tidy;
+mod ways;

@@ -1,2 +1,40 @@
-//! x
-fn main() {}
+//! Programs that the side-by-side benchmark runs. `benches/README.md` says how they are used together.
+
+mod answer;
+mod bare;
+mod load;
+mod origin;
+
+use clap::{Parser, Subcommand};
+
+/// The allocator that Crossway uses, so that the bare proxy differs from it in nothing but its work.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+/// Programs that the side-by-side benchmark runs.
+#[derive(Parser)]
+struct Arguments {
+    #[command(subcommand)]
+    program: Program,
+}
+
+#[derive(Subcommand)]
+enum Program {
+    /// Pingora proxying to one origin and doing nothing else.
+    Bare(bare::Settings),
+    /// A server with one small answer.
+    Origin(origin::Settings),
+    /// Keep-alive connections that each send the next request when they have the answer to the last.
+    Load(load::Settings),
+    /// Connections that each make one request and then stay idle until standard input ends.
+    Idle(load::idle::Settings),
+}
+
+fn main() -> anyhow::Result<()> {
+    match Arguments::parse().program {
+        Program::Bare(settings) => bare::run(&settings),
+        Program::Origin(settings) => origin::run(&settings),
+        Program::Load(settings) => load::run(settings),
+        Program::Idle(settings) => load::idle::run(&settings),
+    }
+}

@@ -1,14 +1,14 @@
 //! One entry of a list of plugins: the plugin's own key, and beside it the keys of the core.
 
-use std::borrow::Cow;
+use std::{borrow::Cow, fmt};
 
 use crossway_plugins::AnyPlugin;
 use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde::{
     Deserialize, Deserializer,
-    de::{Error, MapAccess, Visitor},
+    de::{DeserializeSeed, Error as _, IntoDeserializer as _, MapAccess, Visitor, value::MapAccessDeserializer},
 };
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 
 use super::route::When;
 
@@ -48,31 +48,60 @@ struct CoreKeys {
     on_error: OnError,
 }
 
-const CORE_KEYS: [&str; 3] = ["id", "when", "on_error"];
+/// Names of the keys of the core.
+pub(super) const CORE_KEYS: [&str; 3] = ["id", "when", "on_error"];
 
 impl<'de> Deserialize<'de> for PluginEntry {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Entry;
-        impl<'de> Visitor<'de> for Entry {
-            type Value = PluginEntry;
-            fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-                f.write_str("a plugin with its settings")
-            }
-            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<PluginEntry, A::Error> {
-                let (mut core, mut plugin) = (Map::new(), Map::new());
-                while let Some((key, value)) = map.next_entry::<String, Value>()? {
-                    let side = if CORE_KEYS.contains(&key.as_str()) { &mut core } else { &mut plugin };
-                    side.insert(key, value);
+        deserializer.deserialize_map(Entry)
+    }
+}
+
+/// Reads every key in place, so that an error keeps its path.
+struct Entry;
+
+impl<'de> Visitor<'de> for Entry {
+    type Value = PluginEntry;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a plugin with its settings")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<PluginEntry, A::Error> {
+        let mut core = CoreKeys::default();
+        let mut plugin = None;
+        while let Some(key) = map.next_key::<String>()? {
+            match key.as_str() {
+                "id" => core.id = Some(map.next_value()?),
+                "when" => core.when = Some(map.next_value()?),
+                "on_error" => core.on_error = map.next_value()?,
+                _ if plugin.is_some() => return Err(A::Error::custom("has two plugins where one is needed")),
+                name => {
+                    let settings = MapAccessDeserializer::new(PluginKey { name, map: &mut map });
+                    plugin = Some(AnyPlugin::deserialize(settings)?);
                 }
-                if plugin.len() != 1 {
-                    return Err(A::Error::custom(format_args!("has {} plugins where one is needed", plugin.len())));
-                }
-                let core: CoreKeys = serde_json::from_value(core.into()).map_err(A::Error::custom)?;
-                let plugin = serde_json::from_value(plugin.into()).map_err(A::Error::custom)?;
-                Ok(PluginEntry { plugin, id: core.id, when: core.when, on_error: core.on_error })
             }
         }
-        deserializer.deserialize_map(Entry)
+        let plugin = plugin.ok_or_else(|| A::Error::custom("has no plugin"))?;
+        Ok(PluginEntry { plugin, id: core.id, when: core.when, on_error: core.on_error })
+    }
+}
+
+/// The key of a plugin, already read, and the mapping that its settings come from: what serde takes for a variant.
+struct PluginKey<'k, A> {
+    name: &'k str,
+    map: &'k mut A,
+}
+
+impl<'de, A: MapAccess<'de>> MapAccess<'de> for PluginKey<'_, A> {
+    type Error = A::Error;
+
+    fn next_key_seed<K: DeserializeSeed<'de>>(&mut self, seed: K) -> Result<Option<K::Value>, A::Error> {
+        seed.deserialize(self.name.into_deserializer()).map(Some)
+    }
+
+    fn next_value_seed<V: DeserializeSeed<'de>>(&mut self, seed: V) -> Result<V::Value, A::Error> {
+        self.map.next_value_seed(seed)
     }
 }
 

@@ -1,14 +1,33 @@
 //! The configuration as users write it. The only place that reads files or the environment.
 
 pub mod admin;
+mod check;
 pub mod consumer;
+mod document;
 pub mod entry;
+pub mod error;
+mod excerpt;
+mod explain;
+mod files;
 pub mod limits;
 pub mod listener;
+mod load;
+mod merge;
+mod node;
+mod read;
+mod references;
+mod render;
 pub mod route;
 pub mod runtime;
+mod scalar;
+mod schema;
+mod sources;
+mod suggest;
 pub mod telemetry;
 pub mod upstream;
+
+#[cfg(test)]
+mod tests;
 
 use std::collections::BTreeMap;
 
@@ -16,6 +35,10 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 
 pub use entry::PluginEntry;
+pub use load::{Loaded, admin_of, load, load_text};
+pub use schema::schema;
+pub use sources::Sources;
+pub use suggest::suggest;
 
 /// The whole configuration.
 #[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
@@ -41,4 +64,20 @@ pub struct Config {
     pub chains: BTreeMap<String, Vec<PluginEntry>>,
     /// What is served, and how.
     pub routes: Vec<route::Route>,
+}
+
+/// A name of the user's in backticks; cut where it is long.
+fn quoted(name: &str) -> String {
+    format!("`{}`", shown(name))
+}
+
+/// A text of the user's on one line; cut where it is long.
+fn shown(name: &str) -> String {
+    const LONGEST: usize = 80;
+    let mut text: String =
+        name.chars().take(LONGEST).map(|c| if c.is_control() { char::REPLACEMENT_CHARACTER } else { c }).collect();
+    if name.chars().nth(LONGEST).is_some() {
+        text.push_str("...");
+    }
+    text
 }

@@ -57,6 +57,7 @@ pub struct Match {
     pub methods: Vec<String>,
     /// Header fields and the values they must have.
     #[serde(default)]
+    #[schemars(extend("propertyNames" = { "format": FieldName::FORMAT }))]
     pub headers: BTreeMap<String, Glob>,
     /// Query parameters and the values they must have.
     #[serde(default)]
@@ -64,6 +65,8 @@ pub struct Match {
     /// Listeners by name; default every listener.
     #[serde(default)]
     pub listeners: Vec<String>,
+    /// A source by name: takes the messages it brings in, and no request of a listener.
+    pub source: Option<String>,
 }
 
 /// Whether callers must say who they are.
@@ -136,14 +139,10 @@ pub struct When {
     /// Paths, in canonical form.
     pub paths: Vec<Glob>,
     /// Header fields and the values they must have.
+    #[schemars(extend("propertyNames" = { "format": FieldName::FORMAT }))]
     pub headers: BTreeMap<String, Glob>,
     /// Query parameters and the values they must have.
     pub query: BTreeMap<String, Glob>,
     /// Networks the client's address is in.
     pub client: Vec<Network>,
-}
-
-/// Keys of a map that must be header field names.
-pub(super) fn field_name(text: &str) -> Result<FieldName, String> {
-    FieldName::parse(text)
 }

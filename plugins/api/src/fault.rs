@@ -46,6 +46,9 @@ pub enum Fault {
     /// The client's message broke HTTP after its header, in the framing of its body.
     #[error("the request body's framing is not valid: {0}")]
     RequestFraming(String),
+    /// The request has come through this gateway too often.
+    #[error("the request goes in circles")]
+    Loop,
     /// The client went away.
     #[error("the client closed the connection")]
     ClientGone,
@@ -73,6 +76,7 @@ impl Fault {
             Self::ClientTimeout => "request_timeout",
             Self::RequestTooLarge { .. } => "body_too_large",
             Self::RequestFraming(_) => "bad_framing",
+            Self::Loop => "loop_detected",
             Self::ClientGone => "client_gone",
             Self::Dependency(_) => "dependency_failed",
             Self::Internal(_) => "internal_error",

@@ -20,6 +20,8 @@ pub struct Needs {
     pub done: bool,
     /// This plugin establishes who is calling: with one of these a route needs no `auth: none`.
     pub authenticates: bool,
+    /// This plugin answers every request it sees: a route with one of these needs no upstream.
+    pub answers: bool,
 }
 
 /// Which bodies a plugin wants whole.

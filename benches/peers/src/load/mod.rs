@@ -1,0 +1,162 @@
+//! The load generator: a closed loop of keep-alive connections, each of which sends its next request when it has
+//! verified the answer to the last.
+
+mod client;
+mod histogram;
+pub(crate) mod idle;
+
+use std::{
+    io::Write as _,
+    net::SocketAddr,
+    time::{Duration, Instant},
+};
+
+use serde_json::json;
+use tokio::task::JoinSet;
+
+use client::{Client, Request};
+use histogram::Histogram;
+
+/// How long answers may take after the last request was sent.
+const GRACE: Duration = Duration::from_secs(5);
+/// Errors after which a connection gives up, so that a proxy that is down does not keep it busy.
+const MAX_ERRORS: u64 = 10;
+
+/// How much load, and where to.
+#[derive(clap::Args)]
+pub(crate) struct Settings {
+    /// Address of the proxy.
+    #[arg(long)]
+    target: SocketAddr,
+    /// Connections.
+    #[arg(long, default_value_t = 64, value_parser = clap::value_parser!(u64).range(1..=60_000))]
+    connections: u64,
+    /// Seconds to send requests for.
+    #[arg(long, default_value_t = 4.0)]
+    seconds: f64,
+    /// A further request header field, written `Name: value`. Can be given more than once.
+    #[arg(long = "header")]
+    headers: Vec<String>,
+}
+
+/// Puts the load on the proxy and prints one line of JSON: requests answered as they should be, errors (with the first
+/// of them), connections opened again because the proxy ended one, seconds, and latencies in microseconds.
+pub(crate) fn run(settings: Settings) -> anyhow::Result<()> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let started = Instant::now();
+    let tally = runtime.block_on(all(settings))?;
+    print_line(&json!({
+        "requests": tally.requests,
+        "errors": tally.errors,
+        "first_error": tally.first_error,
+        "reconnects": tally.reconnects,
+        "seconds": started.elapsed().as_secs_f64(),
+        "p50_us": tally.latency.per_mille(500),
+        "p99_us": tally.latency.per_mille(990),
+    }))
+}
+
+fn print_line(value: &serde_json::Value) -> anyhow::Result<()> {
+    let mut out = std::io::stdout().lock();
+    writeln!(out, "{value}")?;
+    Ok(out.flush()?)
+}
+
+/// What came of one connection's requests, or of all.
+struct Tally {
+    requests: u64,
+    errors: u64,
+    first_error: Option<String>,
+    reconnects: u64,
+    latency: Histogram,
+}
+
+impl Tally {
+    fn new() -> Self {
+        Self { requests: 0, errors: 0, first_error: None, reconnects: 0, latency: Histogram::new() }
+    }
+
+    fn error(&mut self, error: impl std::fmt::Display) {
+        self.errors += 1;
+        self.first_error.get_or_insert_with(|| format!("{error:#}"));
+    }
+
+    fn add(&mut self, other: Self) {
+        self.requests += other.requests;
+        self.errors += other.errors;
+        self.reconnects += other.reconnects;
+        self.first_error = self.first_error.take().or(other.first_error);
+        self.latency.add(&other.latency);
+    }
+}
+
+async fn all(settings: Settings) -> anyhow::Result<Tally> {
+    let request = Request::new(settings.target, &settings.headers)?;
+    let end = Instant::now() + Duration::try_from_secs_f64(settings.seconds)?;
+    let mut loops = JoinSet::new();
+    for index in 0..settings.connections {
+        let numbers = (index..).step_by(usize::try_from(settings.connections)?);
+        loops.spawn(bounded(settings.target, request.clone(), numbers, end));
+    }
+    let mut total = Tally::new();
+    while let Some(tally) = loops.join_next().await {
+        total.add(tally?);
+    }
+    Ok(total)
+}
+
+/// One connection's loop, ended by force if an answer never comes.
+async fn bounded(
+    target: SocketAddr,
+    request: Request,
+    numbers: impl Iterator<Item = u64> + Send,
+    end: Instant,
+) -> Tally {
+    let mut tally = Tally::new();
+    let work = requests(target, request, numbers, end, &mut tally);
+    if tokio::time::timeout_at((end + GRACE).into(), work).await.is_err() {
+        tally.error("an answer did not come in time");
+    }
+    tally
+}
+
+async fn requests(
+    target: SocketAddr,
+    request: Request,
+    numbers: impl Iterator<Item = u64>,
+    end: Instant,
+    tally: &mut Tally,
+) {
+    let mut open: Option<Client> = None;
+    let mut started = Instant::now();
+    for number in numbers {
+        if started >= end || tally.errors >= MAX_ERRORS {
+            return;
+        }
+        let result = match &mut open {
+            Some(client) => client.exchange(number).await,
+            None => first(target, request.clone(), &mut open, number).await,
+        };
+        let now = Instant::now();
+        match result {
+            Ok(lasts) => {
+                tally.requests += 1;
+                tally.latency.record(u64::try_from((now - started).as_micros()).unwrap_or(u64::MAX));
+                if !lasts {
+                    tally.reconnects += 1;
+                    open = None;
+                }
+            }
+            Err(error) => {
+                tally.error(error);
+                open = None;
+            }
+        }
+        started = now;
+    }
+}
+
+/// Opens the connection and makes its first request.
+async fn first(target: SocketAddr, request: Request, open: &mut Option<Client>, number: u64) -> anyhow::Result<bool> {
+    open.insert(Client::connect(target, request).await?).exchange(number).await
+}

@@ -1,0 +1,133 @@
+"""Processes on a core of their own, and what they use."""
+
+import contextlib
+import os
+import pathlib
+import resource
+import socket
+import subprocess
+import tempfile
+import time
+import urllib.error
+import urllib.request
+
+from . import Failure
+from .proxies import Run
+
+LOAD_CORE, PROXY_CORE = 0, 1  # the origin shares the first with the load
+START_SECONDS = 15
+PROBE_PATH = "/customers/C-0000000000"
+
+
+def tree(pid):
+    """A process and all below it."""
+    children = pathlib.Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    return [pid] + [below for child in children for below in tree(int(child))]
+
+
+def cpu_seconds(pid):
+    """User and system time of a process and all below it."""
+    ticks = 0
+    for one in tree(pid):
+        # The name in parentheses can hold spaces; user and system time are fields 14 and 15.
+        fields = pathlib.Path(f"/proc/{one}/stat").read_text().rpartition(")")[2].split()
+        ticks += int(fields[11]) + int(fields[12])
+    return ticks / os.sysconf("SC_CLK_TCK")
+
+
+def rss_kib(pid):
+    """Resident memory of a process and all below it; pages that they share count for each."""
+    pages = sum(int(pathlib.Path(f"/proc/{one}/statm").read_text().split()[1]) for one in tree(pid))
+    return pages * resource.getpagesize() // 1024
+
+
+def settled_rss_kib(pid):
+    """Resident memory when it has not changed for half a second, or after five seconds."""
+    last, since, end = rss_kib(pid), time.monotonic(), time.monotonic() + 5
+    while time.monotonic() < min(since + 0.5, end):
+        time.sleep(0.05)
+        if (now := rss_kib(pid)) != last:
+            last, since = now, time.monotonic()
+    return last
+
+
+def free_ports(count):
+    with contextlib.ExitStack() as stack:
+        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
+        for one in sockets:
+            one.bind(("127.0.0.1", 0))
+        return [one.getsockname()[1] for one in sockets]
+
+
+@contextlib.contextmanager
+def process(arguments, core, output):
+    """A process on one core, ended by its id."""
+    with output.open("wb") as out:
+        child = subprocess.Popen(
+            ["taskset", "-c", str(core), *arguments], stdin=subprocess.DEVNULL, stdout=out, stderr=subprocess.STDOUT
+        )
+    try:
+        yield child
+    finally:
+        child.terminate()
+        try:
+            child.wait(10)
+        except subprocess.TimeoutExpired:
+            child.kill()
+            child.wait()
+
+
+def get(url, headers):
+    request = urllib.request.Request(url, headers=dict(h.split(": ", 1) for h in headers))
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    with opener.open(request, timeout=2) as response:
+        return response.headers, response.read()
+
+
+def wait_ready(child, name, urls, output, headers=()):
+    """Waits until each address answers 200; returns the last answer's header fields."""
+    end, answer = time.monotonic() + START_SECONDS, None
+    for url in urls:
+        answer = None
+        while answer is None:
+            if child.poll() is not None or time.monotonic() > end:
+                said = output.read_text(errors="replace")[-2000:]
+                raise Failure(f"{name} did not start:\n{said}")
+            try:
+                answer = get(url, headers)
+            except (OSError, urllib.error.URLError):
+                time.sleep(0.05)
+    return answer[0]
+
+
+@contextlib.contextmanager
+def started_proxy(name, scenario, env):
+    """A proxy that is ready and does what its row says."""
+    proxy = scenario["proxies"][name]
+    directory = pathlib.Path(tempfile.mkdtemp(prefix=f"{name}-", dir=env["dir"]))
+    port, admin = free_ports(2)
+    run = Run(dir=directory, bin=env["bin"], origin=env["origin"], port=port, admin=admin)
+    output = directory / "output"
+    with process(proxy.start(run), PROXY_CORE, output) as child:
+        urls = [f"http://127.0.0.1:{admin}{proxy.ready_path}"] if proxy.ready_path else []
+        urls.append(f"http://{run.listen}{PROBE_PATH}")
+        headers = wait_ready(child, name, urls, output, scenario["request_headers"])
+        for field in proxy.response_headers:
+            if field not in headers:
+                raise Failure(f"{name} does not set {field}: its row would not be true")
+        yield child, run
+
+
+@contextlib.contextmanager
+def started_origin(binaries, directory):
+    (port,) = free_ports(1)
+    output = directory / "origin-output"
+    command = [binaries["crossway-peers"], "origin", "--listen", f"127.0.0.1:{port}"]
+    with process(command, LOAD_CORE, output) as child:
+        wait_ready(child, "the origin", [f"http://127.0.0.1:{port}{PROBE_PATH}"], output)
+        yield f"127.0.0.1:{port}"
+
+
+def load_command(env, kind, run, scenario, *more):
+    command = ["taskset", "-c", str(LOAD_CORE), env["bin"]["crossway-peers"], kind, "--target", run.listen, *more]
+    return command + [part for header in scenario["request_headers"] for part in ("--header", header)]

@@ -1,0 +1,102 @@
+"""The proxies that are compared, one entry each, and the scenarios they are compared in."""
+
+import dataclasses
+import os
+import pathlib
+
+# Settings that bare Pingora shares with Crossway: gateway/src/front/mod.rs has the buffers.
+POOL, READ_BUFFER, WRITE_BUFFER = 512, 2048, 1460
+
+
+@dataclasses.dataclass(frozen=True)
+class Proxy:
+    """How a proxy is started for a scenario. `start(run)` writes its files and returns its arguments."""
+
+    does: str
+    start: object
+    ready_path: str = ""  # asked on the admin port; without it the first right answer counts
+    response_headers: tuple = ()  # must be in every answer: proof that the proxy does what `does` says
+    access_log: bool = False
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """What one start of a proxy is given."""
+
+    dir: pathlib.Path
+    bin: dict
+    origin: str
+    port: int
+    admin: int
+
+    @property
+    def listen(self):
+        return f"127.0.0.1:{self.port}"
+
+
+def start_bare(run):
+    return [
+        run.bin["crossway-peers"], "bare", "--listen", run.listen, "--origin", run.origin, "--threads", "1",
+        "--pool", str(POOL), "--read-buffer", str(READ_BUFFER), "--write-buffer", str(WRITE_BUFFER),
+    ]
+
+
+def start_crossway(run):
+    config = run.dir / "crossway.yaml"
+    config.write_text(f"""\
+listeners: [{{ name: public, address: "{run.listen}" }}]
+admin: {{ address: "127.0.0.1:{run.admin}", token: only-for-this-benchmark }}
+limits: {{ client: {{ requests_per_connection: 100000000 }} }}
+runtime: {{ threads: 1, drain: {{ readiness_delay: 0s, deadline: 5s }} }}
+telemetry: {{ access_log: {{ to: "file:{run.dir}/access.log" }} }}
+plugins:
+  - request_id: {{}}
+  - headers: {{ response: {{ set: {{ X-Gateway: crossway }} }} }}
+upstreams:
+  origin: {{ endpoints: [{{ address: "{run.origin}" }}] }}
+routes:
+  - name: all
+    match: {{ path: "/{{rest...}}" }}
+    auth: none
+    upstream: origin
+""")
+    return [run.bin["crossway"], "run", "-c", str(config)]
+
+
+def start_nginx(run):
+    config = run.dir / "nginx.conf"
+    config.write_text(f"""\
+{"user root;" if os.geteuid() == 0 else ""}
+worker_processes 1; daemon off; pid {run.dir}/nginx.pid; error_log {run.dir}/nginx.err;
+events {{ worker_connections 8192; }}
+http {{
+  access_log off; keepalive_requests 100000000;
+  client_body_temp_path {run.dir}/body; proxy_temp_path {run.dir}/proxy; fastcgi_temp_path {run.dir}/fastcgi;
+  uwsgi_temp_path {run.dir}/uwsgi; scgi_temp_path {run.dir}/scgi;
+  upstream origin {{ server {run.origin}; keepalive {POOL}; keepalive_requests 100000000; }}
+  server {{
+    listen {run.listen} backlog=4096;
+    location / {{ proxy_pass http://origin; proxy_http_version 1.1; proxy_set_header Connection ""; }}
+  }}
+}}
+""")
+    return [run.bin["nginx"], "-e", f"{run.dir}/nginx.err", "-c", str(config)]
+
+
+# A scenario is a name, the header fields that its requests carry, and the proxies that take part in it.
+SCENARIOS = {
+    "proxy": {
+        "request_headers": [],
+        "proxies": {
+            "crossway": Proxy(
+                does="route, request id, response header, access log, metrics",
+                start=start_crossway,
+                ready_path="/readyz",
+                response_headers=("X-Gateway", "X-Request-Id"),
+                access_log=True,
+            ),
+            "bare": Proxy(does="Pingora 0.9.1, proxying only", start=start_bare),
+            "nginx": Proxy(does="proxying only, access log off", start=start_nginx),
+        },
+    },
+}

@@ -1,0 +1,33 @@
+//! Leaving calmly: readiness off, no new connections, what is in flight finishes, and not a moment longer.
+
+use std::{sync::Arc, time::Duration};
+
+use crate::{front::listeners::Listeners, gateway::Gateway};
+
+/// How the process ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Drained {
+    /// Every connection ended by itself.
+    Complete,
+    /// The deadline came first; this many connections were cut.
+    Cut(usize),
+}
+
+/// Says "not ready", waits, closes the listeners, and waits for the connections to end.
+pub async fn drain(
+    gateway: &Arc<Gateway>,
+    listeners: &Listeners,
+    readiness_delay: Duration,
+    deadline: Duration,
+) -> Drained {
+    gateway.readiness.set_draining();
+    tracing::info!(connections = gateway.connections.count(), ?readiness_delay, ?deadline, "draining");
+    // The delay is for load balancers that still send; with nobody connected there is nothing to be gained by it only
+    // if nobody is about to connect, which cannot be known: it is always kept.
+    tokio::time::sleep(readiness_delay).await;
+    listeners.close_all().await;
+    match tokio::time::timeout(deadline, gateway.connections.none_left()).await {
+        Ok(()) => Drained::Complete,
+        Err(_) => Drained::Cut(gateway.connections.count()),
+    }
+}

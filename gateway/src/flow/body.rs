@@ -1,0 +1,123 @@
+//! Request bodies: bounds, and reading them whole where a plugin wants that.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use bytes::{Bytes, BytesMut};
+use crossway_plugin_api::{Fault, Overflow, Reply};
+use pingora_proxy::Session;
+
+use super::Admitted;
+use crate::{
+    request::BodyFraming,
+    snapshot::Route,
+    upstream::{exchange::BodySource, fault},
+};
+
+/// Refuses a body that says itself that it is too large.
+pub(super) fn check_length(admitted: &Admitted) -> Result<(), Fault> {
+    let max = admitted.ctx.max_request_body;
+    match admitted.framing.body {
+        BodyFraming::Length(length) if length > max => Err(Fault::RequestTooLarge { max }),
+        _ => Ok(()),
+    }
+}
+
+/// Counts a piece of the body; refuses it when it is one too many.
+pub(super) fn count(admitted: &mut Admitted, piece: usize) -> Result<(), Fault> {
+    admitted.outcome.request_bytes += piece as u64;
+    let max = admitted.ctx.max_request_body;
+    if admitted.outcome.request_bytes > max { Err(Fault::RequestTooLarge { max }) } else { Ok(()) }
+}
+
+/// Reads the body whole and runs the body phase, if a plugin wants this body. A reply ends the request.
+pub(super) async fn buffer(
+    session: &mut Session,
+    admitted: &mut Admitted,
+    route: &Route,
+) -> Result<Option<Reply>, Fault> {
+    let chain = Arc::clone(&admitted.chain);
+    let Some((wanted, overflow)) = chain.wants_request_body(admitted.entered, &session.req_header().headers) else {
+        return Ok(None);
+    };
+    let configured = admitted.listener.limits.request.buffered_body.0;
+    let max = wanted.min(route.max_buffered_body.unwrap_or(configured)).min(admitted.ctx.max_request_body);
+    if let BodyFraming::Length(length) = admitted.framing.body
+        && length > max
+    {
+        return if overflow == Overflow::Refuse { Err(Fault::RequestTooLarge { max }) } else { Ok(None) };
+    }
+    let mut body = read_whole(session, admitted, max).await?;
+    let Admitted { ctx, entered, .. } = &mut *admitted;
+    let reply = chain.on_request_body(&mut body, session.req_header_mut(), ctx, entered).await?;
+    admitted.body = Some(body);
+    Ok(reply)
+}
+
+async fn read_whole(session: &mut Session, admitted: &mut Admitted, max: u64) -> Result<Bytes, Fault> {
+    // Before the first read: what is read later is not kept for the upstream.
+    session.as_downstream_mut().enable_retry_buffering();
+    let mut body = BytesMut::new();
+    let mut source = Downstream { session, admitted, begun: false };
+    while let Some(piece) = source.next().await? {
+        if (body.len() + piece.len()) as u64 > max {
+            return Err(Fault::RequestTooLarge { max });
+        }
+        body.extend_from_slice(&piece);
+    }
+    Ok(body.freeze())
+}
+
+/// The request's body as it comes from the client.
+pub(super) struct Downstream<'a> {
+    pub(super) session: &'a mut Session,
+    pub(super) admitted: &'a mut Admitted,
+    pub(super) begun: bool,
+}
+
+#[async_trait]
+impl BodySource for Downstream<'_> {
+    async fn next(&mut self) -> Result<Option<Bytes>, Fault> {
+        if matches!(self.admitted.framing.body, BodyFraming::None) {
+            return Ok(None);
+        }
+        if !self.begun {
+            self.begun = true;
+            if self.admitted.framing.expects_continue {
+                let asked = self.session.as_downstream_mut().write_continue_response().await;
+                asked.map_err(|_| Fault::ClientGone)?;
+            }
+        }
+        let read = self.session.as_downstream_mut().read_request_body().await;
+        let piece = read.map_err(|error| downstream_fault(&error.into_down(), self.admitted))?;
+        if let Some(piece) = &piece {
+            count(self.admitted, piece.len())?;
+        }
+        Ok(piece)
+    }
+}
+
+/// What an error on the client's side means; the connection knows more than the error says.
+pub(super) fn downstream_fault(error: &pingora_core::Error, admitted: &Admitted) -> Fault {
+    if admitted.conn.has_broken_framing() {
+        return Fault::RequestFraming("chunked coding".into());
+    }
+    fault::of(error)
+}
+
+/// After an answer that does not depend on the body: a small rest of it is read and thrown away so that the connection
+/// can be kept; otherwise the connection ends.
+pub(super) fn keep_or_close(session: &mut Session, admitted: &Admitted) {
+    /// A body of this size costs less than a new connection.
+    const CHEAP: u64 = 64 << 10;
+    let unread = match admitted.framing.body {
+        BodyFraming::None => 0,
+        BodyFraming::Length(length) => length.saturating_sub(admitted.outcome.request_bytes),
+        BodyFraming::Chunked if admitted.body.is_some() => 0,
+        BodyFraming::Chunked => u64::MAX,
+    };
+    let waiting_for_continue = admitted.framing.expects_continue && admitted.outcome.request_bytes == 0;
+    if unread > CHEAP || (unread > 0 && waiting_for_continue) {
+        session.set_keepalive(None);
+    }
+}

@@ -1,0 +1,194 @@
+//! The exchange way: the gateway itself talks to the upstream, and holds bodies where a plugin wants the whole.
+
+use std::{sync::Arc, time::Instant};
+
+use crossway_plugin_api::{Fault, Overflow};
+use http::header;
+use pingora_http::{RequestHeader, ResponseHeader};
+use pingora_proxy::Session;
+
+use super::{
+    Admitted, body, outbound,
+    steps::{Next, Steps},
+};
+use crate::{
+    request,
+    request::BodyFraming,
+    respond,
+    snapshot::{HostRewrite, Target},
+    upstream::{
+        Endpoint, Upstream,
+        exchange::{Answer, Payload, Prepare, Trace},
+    },
+};
+
+/// Sends the request, waits for the answer, runs the response phases and sends the result to the client.
+pub(super) async fn run(
+    steps: &Steps,
+    session: &mut Session,
+    admitted: &mut Admitted,
+    upstream: &Arc<Upstream>,
+) -> Result<Next, Fault> {
+    let deadline = admitted.ctx.deadline.unwrap_or_else(|| Instant::now() + upstream.timeouts.total);
+    let mut trace = Trace::until(deadline);
+    let sent = send(steps, session, admitted, upstream, &mut trace).await;
+    admitted.outcome.upstream_wait = trace.waited;
+    admitted.outcome.attempts = trace.attempts;
+    admitted.outcome.endpoint = trace.endpoint;
+    let answer = sent?;
+    answer_client(session, admitted, answer, deadline).await?;
+    Ok(Next::Sent)
+}
+
+async fn send(
+    steps: &Steps,
+    session: &mut Session,
+    admitted: &mut Admitted,
+    upstream: &Upstream,
+    trace: &mut Trace,
+) -> Result<Answer, Fault> {
+    let base = session.req_header().clone();
+    let exchange = &steps.gateway.exchange;
+    match (admitted.body.clone(), admitted.framing.body) {
+        (None, BodyFraming::Length(_) | BodyFraming::Chunked) => {
+            // The header is made before the body is read, so the two never need the request at once; each attempt needs
+            // it anew, and a body that has begun to stream is not sent twice.
+            let header = Base { base, admitted: &mut *admitted }.make(&upstream.name)?;
+            let mut ready = Ready { header, named_after_endpoint: is_named_after_endpoint(admitted) };
+            let mut source = body::Downstream { session, admitted, begun: false };
+            exchange.send(upstream, &mut ready, Payload::Stream(&mut source), trace).await
+        }
+        (whole, _) => {
+            let mut prepare = Base { base, admitted };
+            let payload = Payload::Whole(whole.unwrap_or_default());
+            exchange.send(upstream, &mut prepare, payload, trace).await
+        }
+    }
+}
+
+/// Makes the header from the client's for each attempt.
+struct Base<'a> {
+    base: RequestHeader,
+    admitted: &'a mut Admitted,
+}
+
+impl Prepare for Base<'_> {
+    fn header(&mut self, endpoint: &Endpoint) -> Result<RequestHeader, Fault> {
+        self.make(&endpoint.authority)
+    }
+}
+
+impl Base<'_> {
+    fn make(&mut self, endpoint_name: &str) -> Result<RequestHeader, Fault> {
+        let mut req = self.base.clone();
+        request::strip_request_hop_by_hop(&mut req);
+        outbound::prepare(self.admitted, &mut req, endpoint_name)?;
+        if !req.headers.contains_key(header::CONTENT_LENGTH) && self.admitted.framing.body == BodyFraming::Chunked {
+            req.insert_header(header::TRANSFER_ENCODING, "chunked")
+                .map_err(|_| Fault::Internal("a header that cannot be written".into()))?;
+        }
+        Ok(req)
+    }
+}
+
+/// A header made beforehand; only the endpoint's name differs between attempts.
+struct Ready {
+    header: RequestHeader,
+    named_after_endpoint: bool,
+}
+
+impl Prepare for Ready {
+    fn header(&mut self, endpoint: &Endpoint) -> Result<RequestHeader, Fault> {
+        let mut req = self.header.clone();
+        if self.named_after_endpoint {
+            req.insert_header(header::HOST, &*endpoint.authority)
+                .map_err(|_| Fault::Internal("a header that cannot be written".into()))?;
+        }
+        Ok(req)
+    }
+}
+
+fn is_named_after_endpoint(admitted: &Admitted) -> bool {
+    let target = admitted.route.as_ref().map(|route| &route.target);
+    matches!(target, Some(Target::Upstream { host: HostRewrite::Endpoint, .. }))
+}
+
+async fn answer_client(
+    session: &mut Session,
+    admitted: &mut Admitted,
+    mut answer: Answer,
+    deadline: Instant,
+) -> Result<(), Fault> {
+    let mut head = answer.head.clone();
+    request::strip_hop_by_hop(&mut head);
+    head.remove_header(&header::TRANSFER_ENCODING);
+    let method = session.req_header().method.clone();
+    let chain = Arc::clone(&admitted.chain);
+    let wanted = chain.wants_response_body(admitted.entered, &head.headers);
+    let limit = admitted.route.as_ref().and_then(|r| r.max_buffered_body);
+    let limit = limit.unwrap_or(admitted.listener.limits.request.buffered_body.0);
+    let fits = |max: u64| answer.declared_length().is_none_or(|length| length <= max);
+    match wanted.map(|(max, overflow)| (max.min(limit), overflow)) {
+        Some((max, overflow)) if overflow == Overflow::Refuse || fits(max) || !answer.has_body(&method) => {
+            let mut body =
+                if answer.has_body(&method) { answer.whole(max, deadline).await? } else { bytes::Bytes::new() };
+            answer.finish().await;
+            let (length, before) = (head.headers.get(header::CONTENT_LENGTH).cloned(), body.clone());
+            chain.on_response_body(&mut body, &mut head, &mut admitted.ctx, &mut admitted.entered).await?;
+            let untouched = body == before;
+            response_phase(admitted, &mut head)?;
+            body::keep_or_close(session, admitted);
+            if untouched && body.is_empty() {
+                // To HEAD, 204 and 304 the upstream's word on the length stands.
+                return send_bodiless(session, head, length).await;
+            }
+            respond::send(session, head, body).await.map(drop).map_err(|_| Fault::ClientGone)
+        }
+        _ => stream_answer(session, admitted, answer, head).await,
+    }
+}
+
+async fn send_bodiless(
+    session: &mut Session,
+    mut head: ResponseHeader,
+    length: Option<http::HeaderValue>,
+) -> Result<(), Fault> {
+    let bodiless = session.req_header().method == http::Method::HEAD || matches!(head.status.as_u16(), 204 | 304);
+    let length = if bodiless { length } else { Some(http::HeaderValue::from_static("0")) };
+    head.remove_header(&header::CONTENT_LENGTH);
+    if let Some(length) = length {
+        head.insert_header(header::CONTENT_LENGTH, length).map_err(|_| Fault::Internal("a length".into()))?;
+    }
+    session.write_response_header(Box::new(head), true).await.map_err(|_| Fault::ClientGone)
+}
+
+fn response_phase(admitted: &mut Admitted, head: &mut ResponseHeader) -> Result<(), Fault> {
+    let chain = Arc::clone(&admitted.chain);
+    chain.on_response(head, &mut admitted.ctx, &mut admitted.entered)?;
+    admitted.outcome.answered = Some(Instant::now());
+    Ok(())
+}
+
+/// Passes a body on that no plugin wants whole.
+async fn stream_answer(
+    session: &mut Session,
+    admitted: &mut Admitted,
+    mut answer: Answer,
+    mut head: ResponseHeader,
+) -> Result<(), Fault> {
+    let has_body = answer.has_body(&session.req_header().method);
+    if has_body && !head.headers.contains_key(header::CONTENT_LENGTH) {
+        head.insert_header(header::TRANSFER_ENCODING, "chunked").map_err(|_| Fault::Internal("framing".into()))?;
+    }
+    response_phase(admitted, &mut head)?;
+    body::keep_or_close(session, admitted);
+    session.write_response_header(Box::new(head), !has_body).await.map_err(|_| Fault::ClientGone)?;
+    if has_body {
+        while let Some(piece) = answer.next().await? {
+            session.write_response_body(Some(piece), false).await.map_err(|_| Fault::ClientGone)?;
+        }
+        session.write_response_body(None, true).await.map_err(|_| Fault::ClientGone)?;
+    }
+    answer.finish().await;
+    Ok(())
+}

@@ -1,0 +1,70 @@
+//! The end of a request: log, metrics, and the plugins' last word.
+
+use std::time::Instant;
+
+use crossway_plugin_api::Outcome;
+use pingora_core::Error;
+use pingora_proxy::Session;
+
+use super::{Admitted, Flight, Steps};
+use crate::{snapshot::Target, telemetry::access_log::Entry, telemetry::metrics::NO_ROUTE, upstream::fault};
+
+impl Steps {
+    /// Runs once for each request, however it ended.
+    pub fn finish(&self, session: &Session, flight: &mut Flight, error: Option<&Error>) {
+        let Some(in_air) = flight.admitted.as_deref_mut() else { return };
+        if let (Some(error), None) = (error, in_air.outcome.code) {
+            let fault = fault::of(error);
+            self.gateway.metrics.fault(fault.code());
+            in_air.failed(&fault);
+        }
+        let duration = in_air.started.elapsed();
+        let head = session.response_written().filter(|head| !head.status.is_informational());
+        let outcome = Outcome {
+            status: head.map(|head| head.status),
+            code: in_air.outcome.code,
+            duration,
+            request_bytes: in_air.outcome.request_bytes,
+            response_bytes: session.body_bytes_sent() as u64,
+        };
+        let metrics = in_air.route.as_ref().map_or(&in_air.snapshot.no_route, |route| &route.metrics);
+        let gateway = in_air.outcome.answered.map(|answered: Instant| {
+            answered.saturating_duration_since(in_air.started).saturating_sub(in_air.outcome.upstream_wait)
+        });
+        metrics.record(outcome.status, duration, gateway);
+        in_air.chain.on_done(&outcome, &in_air.ctx, in_air.entered);
+        if self.gateway.access_log.is_on() {
+            self.log(session, in_air, &outcome);
+        }
+    }
+
+    fn log(&self, session: &Session, in_air: &Admitted, outcome: &Outcome) {
+        let req = session.req_header();
+        let upstream = in_air.route.as_ref().and_then(|route| match &route.target {
+            Target::Upstream { upstream, .. } if in_air.outcome.attempts > 0 => Some(upstream),
+            _ => None,
+        });
+        let detail = in_air.outcome.fault.as_ref().map(ToString::to_string);
+        self.gateway.access_log.write(&Entry {
+            request_id: in_air.ctx.request_id.as_str(),
+            client: in_air.ctx.client,
+            listener: &in_air.listener.name,
+            route: in_air.route.as_ref().map_or(NO_ROUTE, |route| &route.name),
+            host: &in_air.ctx.host,
+            method: req.method.as_str(),
+            path: &in_air.ctx.path,
+            query: req.uri.query(),
+            headers: Some(&req.headers),
+            status: outcome.status.map_or(0, |status| status.as_u16()),
+            code: outcome.code,
+            detail: detail.as_deref(),
+            consumer: in_air.ctx.consumer.as_ref().map(|consumer| consumer.name.as_str()),
+            upstream: upstream.map(|upstream| (&*upstream.name, in_air.outcome.endpoint)),
+            attempts: in_air.outcome.attempts,
+            duration: outcome.duration,
+            upstream_duration: in_air.outcome.upstream_wait,
+            request_bytes: outcome.request_bytes,
+            response_bytes: outcome.response_bytes,
+        });
+    }
+}

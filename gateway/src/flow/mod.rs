@@ -1,0 +1,137 @@
+//! The life of a request between the front and the log, apart from the framework's hooks.
+
+mod admit;
+mod body;
+mod exchanged;
+mod finish;
+mod outbound;
+mod steps;
+mod streamed;
+
+use std::{
+    net::IpAddr,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use bytes::Bytes;
+use crossway_plugin_api::{Ctx, Fault};
+
+use crate::{
+    chain::{Chain, Entered},
+    front::Conn,
+    request::Framing,
+    snapshot::{ListenerState, Route, Snapshot},
+    upstream::{Endpoint, pool::InFlight},
+};
+
+pub use steps::Steps;
+
+/// One request on its way. Pingora's `CTX`; empty until the request is admitted.
+#[derive(Default)]
+pub struct Flight {
+    /// Set by the first phase; without it nothing of ours has seen the request.
+    admitted: Option<Box<Admitted>>,
+}
+
+/// A request that has been admitted.
+pub struct Admitted {
+    /// What plugins share.
+    pub ctx: Ctx,
+    /// The configuration that this request keeps to its end.
+    pub snapshot: Arc<Snapshot>,
+    /// The listener that took it.
+    pub listener: Arc<ListenerState>,
+    /// The connection it came on.
+    pub conn: Arc<Conn>,
+    /// How its body is framed.
+    pub framing: Framing,
+    /// When its first byte arrived.
+    pub started: Instant,
+    /// The route that takes it.
+    pub route: Option<Arc<Route>>,
+    /// The plugins that run: the route's, or the global ones where there is no route.
+    pub chain: Arc<Chain>,
+    /// Which of them saw the request.
+    pub entered: Entered,
+    /// The port that the client named beside the host.
+    pub port: Option<u16>,
+    /// The whole body, once it was read, as the plugins left it.
+    pub body: Option<Bytes>,
+    /// The attempt being made on the stream way.
+    pub attempt: Attempt,
+    /// What is logged and counted at the end.
+    pub outcome: Log,
+    _in_flight: InFlightGauge,
+}
+
+/// The attempts to reach an upstream on the stream way.
+#[derive(Default)]
+pub struct Attempt {
+    /// Attempts made, the current one included.
+    pub count: u32,
+    /// The endpoint of the current attempt.
+    pub endpoint: Option<Arc<Endpoint>>,
+    /// Its place among the requests at that endpoint.
+    pub in_flight: Option<InFlight>,
+    /// When it began.
+    pub started: Option<Instant>,
+    /// Whether its connection had served a request before.
+    pub reused: bool,
+    /// Whether it ended in a status that is to be tried again.
+    pub refused_status: bool,
+}
+
+/// What is logged and counted when a request ends.
+#[derive(Default)]
+pub struct Log {
+    /// Stable code of the refusal or fault that ended it.
+    pub code: Option<&'static str>,
+    /// The fault, for operators.
+    pub fault: Option<Fault>,
+    /// Time spent waiting for upstreams.
+    pub upstream_wait: Duration,
+    /// When the response header was ready.
+    pub answered: Option<Instant>,
+    /// Body bytes that came from the client.
+    pub request_bytes: u64,
+    /// The last endpoint tried.
+    pub endpoint: Option<std::net::SocketAddr>,
+    /// Attempts made.
+    pub attempts: u32,
+}
+
+/// Keeps the gauge of requests in flight right, even over a panic.
+struct InFlightGauge(prometheus::IntGauge);
+
+impl InFlightGauge {
+    fn enter(gauge: &prometheus::IntGauge) -> Self {
+        gauge.inc();
+        Self(gauge.clone())
+    }
+}
+
+impl Drop for InFlightGauge {
+    fn drop(&mut self) {
+        self.0.dec();
+    }
+}
+
+impl Flight {
+    /// The request, once admitted.
+    pub fn admitted(&mut self) -> Option<&mut Admitted> {
+        self.admitted.as_deref_mut()
+    }
+}
+
+impl Admitted {
+    /// Notes the fault that ends this request.
+    pub fn failed(&mut self, fault: &Fault) {
+        self.outcome.code = Some(fault.code());
+        self.outcome.fault = Some(fault.clone());
+    }
+
+    fn peer(&self) -> IpAddr {
+        self.conn.peer_ip()
+    }
+}

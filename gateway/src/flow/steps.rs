@@ -1,0 +1,159 @@
+//! The steps from an admitted request to an upstream or an answer.
+
+use std::{panic::AssertUnwindSafe, sync::Arc, time::Instant};
+
+use crossway_plugin_api::{Ctx, Fault, Reply};
+use futures_util::FutureExt as _;
+use http::{HeaderValue, Method, header};
+use pingora_core::{Error, ErrorType, Result};
+use pingora_proxy::Session;
+
+use super::{Admitted, Flight, admit, admit::Routed, body, exchanged};
+use crate::{
+    gateway::Gateway,
+    respond,
+    router::Template,
+    snapshot::{Target, Way},
+};
+
+/// What the hooks of the proxy do.
+pub struct Steps {
+    pub(super) gateway: Arc<Gateway>,
+}
+
+/// What the first steps come to.
+pub(super) enum Next {
+    /// Send this.
+    Reply(Reply),
+    /// On to the upstream, on the stream way.
+    Stream,
+    /// The response has been sent.
+    Sent,
+}
+
+impl Steps {
+    /// Steps of this gateway.
+    pub fn new(gateway: Arc<Gateway>) -> Self {
+        Self { gateway }
+    }
+
+    /// The request phase: `true` when the request has been answered.
+    pub async fn request(&self, session: &mut Session, flight: &mut Flight) -> Result<bool> {
+        let (admitted, routed) = admit::admit(&self.gateway, session).map_err(internal)?;
+        let admitted = &mut **flight.admitted.insert(Box::new(admitted));
+        let outcome = AssertUnwindSafe(self.decide(session, admitted, routed)).catch_unwind().await;
+        let next = outcome.unwrap_or_else(|panic| {
+            self.gateway.metrics.panics.inc();
+            Err(Fault::Internal(panic_text(panic.as_ref())))
+        });
+        match next {
+            Ok(Next::Stream) => Ok(false),
+            Ok(Next::Sent) => Ok(true),
+            Ok(Next::Reply(reply)) => self.reply(session, admitted, &reply).await.map(|()| true),
+            Err(fault) => self.fault(session, admitted, &fault).await.map(|()| true),
+        }
+    }
+
+    async fn decide(&self, session: &mut Session, admitted: &mut Admitted, routed: Routed) -> Result<Next, Fault> {
+        let nowhere = match routed {
+            Routed::To(route, params) => {
+                admitted.take_route(route, params);
+                None
+            }
+            Routed::Nowhere(reply) => Some(reply),
+        };
+        let chain = Arc::clone(&admitted.chain);
+        let Admitted { ctx, entered, .. } = &mut *admitted;
+        if let Some(reply) = chain.on_request(session.req_header_mut(), ctx, entered).await? {
+            return Ok(Next::Reply(reply));
+        }
+        match nowhere {
+            Some(reply) => Ok(Next::Reply(reply)),
+            None => self.routed(session, admitted).await,
+        }
+    }
+
+    /// What follows the chain's first phase.
+    async fn routed(&self, session: &mut Session, admitted: &mut Admitted) -> Result<Next, Fault> {
+        let route = admitted.route.clone().ok_or_else(|| Fault::Internal("no route after routing".into()))?;
+        if session.req_header().method == Method::OPTIONS && !route.takes_options {
+            return Ok(Next::Reply(admit::method_not_allowed(&[])));
+        }
+        body::check_length(admitted)?;
+        match &route.target {
+            Target::Answered => Err(Fault::Internal("no plugin has answered".into())),
+            Target::Redirect { to, status } => {
+                let reply = Reply::empty(*status);
+                Ok(Next::Reply(redirected(reply, to, &admitted.ctx, session)?))
+            }
+            Target::Upstream { upstream, .. } => {
+                let total = route.timeout.map_or(upstream.timeouts.total, |own| own.min(upstream.timeouts.total));
+                admitted.ctx.deadline = Some(Instant::now() + total);
+                if let Some(reply) = body::buffer(session, admitted, &route).await? {
+                    return Ok(Next::Reply(reply));
+                }
+                match route.way {
+                    Way::Stream => Ok(Next::Stream),
+                    Way::Exchange(_) => Box::pin(exchanged::run(self, session, admitted, upstream)).await,
+                }
+            }
+        }
+    }
+
+    /// Sends a reply, with the response phases of the plugins that saw the request.
+    pub(super) async fn reply(&self, session: &mut Session, admitted: &mut Admitted, reply: &Reply) -> Result<()> {
+        if admitted.outcome.code.is_none() {
+            admitted.outcome.code = reply.code();
+        }
+        let (mut head, body) = respond::parts(reply, &admitted.ctx.request_id)?;
+        let chain = Arc::clone(&admitted.chain);
+        if let Err(fault) = chain.on_response(&mut head, &mut admitted.ctx, &mut admitted.entered) {
+            tracing::warn!(%fault, "a plugin failed on a reply; the reply goes out as it is");
+        }
+        body::keep_or_close(session, admitted);
+        admitted.outcome.answered = Some(Instant::now());
+        respond::send(session, head, body).await.map(drop)
+    }
+
+    /// Answers a fault, if anything can still be sent; else the connection just ends.
+    pub(super) async fn fault(&self, session: &mut Session, admitted: &mut Admitted, fault: &Fault) -> Result<()> {
+        admitted.failed(fault);
+        self.gateway.metrics.fault(fault.code());
+        let begun = session.response_written().is_some_and(|head| !head.status.is_informational());
+        session.set_keepalive(None);
+        if begun || *fault == Fault::ClientGone {
+            return Ok(());
+        }
+        let reply = respond::fault_reply(fault);
+        self.reply(session, admitted, &reply).await?;
+        session.as_downstream_mut().shutdown().await;
+        Ok(())
+    }
+
+    /// Answers what stopped a request before it could be admitted.
+    pub(super) async fn defect(&self, session: &mut Session) {
+        session.set_keepalive(None);
+        let _ = session.respond_error(500).await;
+    }
+}
+
+fn internal(defect: &'static str) -> Box<Error> {
+    tracing::error!(defect, "a request cannot be admitted");
+    Error::explain(ErrorType::InternalError, defect)
+}
+
+fn panic_text(panic: &(dyn std::any::Any + Send)) -> String {
+    let text = panic.downcast_ref::<&str>().copied().or_else(|| panic.downcast_ref::<String>().map(String::as_str));
+    format!("a panic: {}", text.unwrap_or("of unknown kind"))
+}
+
+fn redirected(reply: Reply, to: &Template, ctx: &Ctx, session: &Session) -> Result<Reply, Fault> {
+    let mut location = to.render(ctx);
+    if let Some(query) = session.req_header().uri.query() {
+        location.push(if location.contains('?') { '&' } else { '?' });
+        location.push_str(query);
+    }
+    let value =
+        HeaderValue::from_str(&location).map_err(|_| Fault::Internal("a location that is no header value".into()))?;
+    Ok(reply.header(header::LOCATION, value))
+}

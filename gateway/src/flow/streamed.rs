@@ -1,0 +1,236 @@
+//! The stream way: what Pingora's hooks do while it passes bytes on.
+
+use std::{sync::Arc, time::Instant};
+
+use bytes::Bytes;
+use crossway_plugin_api::Fault;
+use http::StatusCode;
+use pingora_core::{Error, ErrorSource, ErrorType, Result, upstreams::peer::HttpPeer};
+use pingora_http::{RequestHeader, ResponseHeader};
+use pingora_proxy::Session;
+
+use super::{Admitted, Attempt, Flight, Steps, body, outbound};
+use crate::{
+    request::{self, BodyFraming},
+    snapshot::Target,
+    upstream::{Upstream, fault, peer, retry::Failed},
+};
+
+/// Carries a fault of ours through Pingora's error type.
+fn carried(flight: &mut Flight, fault: Fault) -> Box<Error> {
+    if let Some(admitted) = flight.admitted() {
+        admitted.outcome.fault = Some(fault);
+    }
+    Error::explain(ErrorType::Custom("fault"), "see the flight")
+}
+
+fn admitted(flight: &mut Flight) -> Result<&mut Admitted> {
+    flight.admitted().ok_or_else(|| Error::explain(ErrorType::InternalError, "not admitted"))
+}
+
+impl Admitted {
+    fn upstream(&self) -> Option<Arc<Upstream>> {
+        match &self.route.as_ref()?.target {
+            Target::Upstream { upstream, .. } => Some(Arc::clone(upstream)),
+            _ => None,
+        }
+    }
+
+    /// Ends the current attempt's account: time waited, place at the endpoint.
+    fn end_attempt(&mut self) {
+        if let Some(started) = self.attempt.started.take() {
+            self.outcome.upstream_wait += started.elapsed();
+        }
+        self.conn.answer_by(None);
+    }
+
+    /// Bounds the wait for the response header from now on.
+    fn await_header(&self, upstream: &Upstream) {
+        let first_byte = Instant::now() + upstream.timeouts.first_byte;
+        self.conn.answer_by(Some(self.ctx.deadline.map_or(first_byte, |d| d.min(first_byte))));
+    }
+}
+
+impl Steps {
+    /// The endpoint of the next attempt.
+    pub fn peer(&self, flight: &mut Flight) -> Result<Box<HttpPeer>> {
+        let now = Instant::now();
+        let Some(in_air) = flight.admitted() else { return Err(Error::new(ErrorType::InternalError)) };
+        let Some(upstream) = in_air.upstream() else { return Err(Error::new(ErrorType::InternalError)) };
+        if in_air.ctx.deadline.is_some_and(|d| d <= now) {
+            return Err(carried(flight, Fault::Deadline));
+        }
+        let failed = in_air.attempt.endpoint.as_ref().map(|e| e.address);
+        let Some(endpoint) = upstream.pool.next(failed) else { return Err(carried(flight, Fault::NoEndpoint)) };
+        if in_air.attempt.count > 0 {
+            upstream.metrics.retried.inc();
+        }
+        in_air.outcome.attempts += 1;
+        in_air.outcome.endpoint = Some(endpoint.address);
+        let peer = peer::for_attempt(&endpoint.peer, &upstream.timeouts);
+        in_air.attempt = Attempt {
+            count: in_air.attempt.count + 1,
+            in_flight: Some(endpoint.enter()),
+            endpoint: Some(endpoint),
+            started: Some(now),
+            ..Attempt::default()
+        };
+        in_air.outcome.fault = None;
+        in_air.conn.answer_by(in_air.ctx.deadline);
+        Ok(Box::new(peer))
+    }
+
+    /// The request as the endpoint gets it.
+    pub fn upstream_request(&self, req: &mut RequestHeader, flight: &mut Flight) -> Result<()> {
+        let in_air = admitted(flight)?;
+        let endpoint = in_air.attempt.endpoint.clone();
+        let Some(endpoint) = endpoint else { return Err(Error::new(ErrorType::InternalError)) };
+        if let Err(fault) = outbound::prepare(in_air, req, &endpoint.authority) {
+            return Err(carried(flight, fault));
+        }
+        let in_air = admitted(flight)?;
+        if let (BodyFraming::None, Some(upstream)) = (in_air.framing.body, in_air.upstream()) {
+            in_air.await_header(&upstream);
+        }
+        Ok(())
+    }
+
+    /// A piece of the request body on its way to the upstream.
+    pub fn request_body(&self, piece: &mut Option<Bytes>, end: bool, flight: &mut Flight) -> Result<()> {
+        let in_air = admitted(flight)?;
+        match in_air.body.clone() {
+            // Already counted when it was read whole; goes out at the end, as the plugins left it. Nothing before the
+            // end may be `None`, which Pingora takes for the end.
+            Some(whole) => *piece = Some(if end { whole } else { Bytes::new() }),
+            None => {
+                let counted = body::count(in_air, piece.as_ref().map_or(0, Bytes::len));
+                if let Err(fault) = counted {
+                    return Err(carried(flight, fault));
+                }
+            }
+        }
+        let in_air = admitted(flight)?;
+        if end
+            && in_air.attempt.started.is_some()
+            && let Some(upstream) = in_air.upstream()
+        {
+            in_air.await_header(&upstream);
+        }
+        Ok(())
+    }
+
+    /// The upstream's response header. A status that the retry rules name becomes a retryable error.
+    pub fn upstream_response(&self, session: &Session, res: &mut ResponseHeader, flight: &mut Flight) -> Result<()> {
+        if res.status.is_informational() {
+            return Ok(());
+        }
+        let in_air = admitted(flight)?;
+        let Some(upstream) = in_air.upstream() else { return Ok(()) };
+        upstream.metrics.answered.inc();
+        if let Some(started) = in_air.attempt.started {
+            upstream.metrics.seconds.observe(started.elapsed().as_secs_f64());
+        }
+        in_air.end_attempt();
+        if upstream.retry.after_status(res.status, &failed(session, &in_air.attempt)) && in_time(in_air) {
+            in_air.attempt.refused_status = true;
+            let mut error = Error::explain(ErrorType::HTTPStatus(res.status.as_u16()), "tried again");
+            error.set_retry(true);
+            return Err(error.into_up());
+        }
+        Ok(())
+    }
+
+    /// The response header on its way to the client.
+    pub fn response(&self, res: &mut ResponseHeader, flight: &mut Flight) -> Result<()> {
+        if res.status.is_informational() && res.status != StatusCode::SWITCHING_PROTOCOLS {
+            return Ok(());
+        }
+        let in_air = admitted(flight)?;
+        request::strip_hop_by_hop(res);
+        let chain = Arc::clone(&in_air.chain);
+        if let Err(fault) = chain.on_response(res, &mut in_air.ctx, &mut in_air.entered) {
+            return Err(carried(flight, fault));
+        }
+        in_air.outcome.answered = Some(Instant::now());
+        Ok(())
+    }
+
+    /// No connection to the endpoint: whether to try again.
+    pub fn connect_failed(&self, session: &Session, flight: &mut Flight, mut error: Box<Error>) -> Box<Error> {
+        let fault = fault::upstream(&error);
+        error.set_retry(Self::try_again(session, flight, &fault));
+        error
+    }
+
+    /// An error after the connection was made: whether to try again.
+    pub fn proxy_failed(
+        &self,
+        session: &Session,
+        flight: &mut Flight,
+        mut error: Box<Error>,
+        reused: bool,
+    ) -> Box<Error> {
+        let Some(in_air) = flight.admitted() else {
+            error.set_retry(false);
+            return error;
+        };
+        if in_air.attempt.refused_status {
+            return error;
+        }
+        in_air.attempt.reused = reused;
+        let begun = session.response_written().is_some_and(|head| !head.status.is_informational());
+        let ours = in_air.outcome.fault.is_some() || *error.esource() != ErrorSource::Upstream;
+        let fault = fault::of(&error);
+        let again = !ours && !begun && Self::try_again(session, flight, &fault);
+        error.set_retry(again);
+        error
+    }
+
+    fn try_again(session: &Session, flight: &mut Flight, fault: &Fault) -> bool {
+        let Some(in_air) = flight.admitted() else { return false };
+        let Some(upstream) = in_air.upstream() else { return false };
+        upstream.metrics.failed.inc();
+        in_air.end_attempt();
+        upstream.retry.after_fault(fault, &failed(session, &in_air.attempt)) && in_time(in_air)
+    }
+
+    /// What ended a request: the fault to answer with.
+    pub async fn fail(&self, session: &mut Session, flight: &mut Flight, error: &Error) -> u16 {
+        let Some(in_air) = flight.admitted.as_deref_mut() else {
+            self.defect(session).await;
+            return 500;
+        };
+        in_air.end_attempt();
+        let fault = fault_of(error, in_air);
+        let sent = self.fault(session, in_air, &fault).await;
+        if sent.is_err() { 0 } else { session.response_written().map_or(0, |head| head.status.as_u16()) }
+    }
+}
+
+fn failed<'a>(session: &'a Session, attempt: &Attempt) -> Failed<'a> {
+    Failed {
+        attempts: attempt.count,
+        method: &session.req_header().method,
+        replayable: !session.as_downstream().retry_buffer_truncated(),
+        reused: attempt.reused,
+    }
+}
+
+fn in_time(in_air: &Admitted) -> bool {
+    in_air.ctx.deadline.is_none_or(|d| Instant::now() < d)
+}
+
+/// The connection and the flight know more than Pingora's error says.
+fn fault_of(error: &Error, in_air: &Admitted) -> Fault {
+    if in_air.conn.is_overdue() {
+        let late = in_air.ctx.deadline.is_some_and(|d| d <= Instant::now());
+        return if late { Fault::Deadline } else { Fault::UpstreamTimeout };
+    }
+    if in_air.conn.has_broken_framing() {
+        return Fault::RequestFraming("chunked coding".into());
+    }
+    if let Some(fault) = &in_air.outcome.fault {
+        return fault.clone();
+    }
+    fault::of(error)
+}

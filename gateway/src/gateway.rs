@@ -1,0 +1,115 @@
+//! What lives as long as the process: the configuration in force and all that survives a change of it.
+
+use std::sync::{
+    Arc,
+    atomic::{AtomicBool, AtomicUsize, Ordering},
+};
+
+use arc_swap::ArcSwap;
+use prometheus::IntGauge;
+use tokio::sync::Notify;
+
+use crate::{
+    snapshot::Snapshot,
+    telemetry::{access_log::AccessLog, metrics::Metrics},
+    upstream::{Registry, exchange::Exchange},
+};
+
+/// What lives as long as the process.
+pub struct Gateway {
+    /// The configuration in force. A request loads it once.
+    pub snapshot: ArcSwap<Snapshot>,
+    /// Endpoints and their state.
+    pub registry: Arc<Registry>,
+    /// Buffered requests to upstreams.
+    pub exchange: Arc<Exchange>,
+    /// Counters and histograms.
+    pub metrics: Arc<Metrics>,
+    /// One line for each request.
+    pub access_log: AccessLog,
+    /// Client connections.
+    pub connections: Connections,
+    /// Whether load balancers should send requests here.
+    pub readiness: Readiness,
+}
+
+impl Gateway {
+    /// Whether the process is on its way out: connections end with their current request.
+    pub fn is_draining(&self) -> bool {
+        self.readiness.draining.load(Ordering::Relaxed)
+    }
+}
+
+/// Counts client connections, and tells when there is none.
+#[derive(Default)]
+pub struct Connections {
+    open: AtomicUsize,
+    none_left: Notify,
+}
+
+/// A connection; ends when dropped, even by a panic.
+pub struct OpenConnection<'c>(&'c Connections, IntGauge);
+
+impl Connections {
+    /// Counts a connection in, here and in its listener's gauge.
+    pub fn enter(&self, gauge: IntGauge) -> OpenConnection<'_> {
+        self.open.fetch_add(1, Ordering::AcqRel);
+        gauge.inc();
+        OpenConnection(self, gauge)
+    }
+
+    /// Open connections.
+    pub fn count(&self) -> usize {
+        self.open.load(Ordering::Acquire)
+    }
+
+    /// Resolves when no connection is open.
+    pub async fn none_left(&self) {
+        loop {
+            let notified = self.none_left.notified();
+            if self.count() == 0 {
+                return;
+            }
+            notified.await;
+        }
+    }
+}
+
+impl Drop for OpenConnection<'_> {
+    fn drop(&mut self) {
+        self.1.dec();
+        if self.0.open.fetch_sub(1, Ordering::AcqRel) == 1 {
+            self.0.none_left.notify_waiters();
+        }
+    }
+}
+
+/// Whether load balancers should send requests here.
+#[derive(Default)]
+pub struct Readiness {
+    ready: AtomicBool,
+    draining: AtomicBool,
+}
+
+impl Readiness {
+    /// Listeners are open and a configuration is in force.
+    pub fn set_ready(&self) {
+        self.ready.store(true, Ordering::Release);
+    }
+
+    /// The process is on its way out; there is no way back.
+    pub fn set_draining(&self) {
+        self.draining.store(true, Ordering::Release);
+    }
+
+    /// Why not, if not.
+    pub fn refusal(&self) -> Option<&'static str> {
+        if self.draining.load(Ordering::Acquire) {
+            Some("draining")
+        } else if self.ready.load(Ordering::Acquire) {
+            None
+        } else {
+            Some("starting")
+        }
+    }
+}

@@ -1,0 +1,70 @@
+//! The canonical request: one framing, one host, one path and one client address, established once on entry.
+//!
+//! `framing` judges the raw header before anything else parses it, `chunks` follows a chunked body, `authority`
+//! turns the request target and `Host` into one host and one path, `client` finds the client behind trusted proxies,
+//! and `forward` decides which fields cross the gateway. What any of them cannot read in exactly one way is a
+//! [`Refusal`].
+
+mod authority;
+mod chunks;
+mod client;
+mod fields;
+mod forward;
+mod framing;
+mod hops;
+mod host;
+mod octets;
+mod path;
+
+pub use authority::split_target;
+pub use chunks::{ChunkScanner, Progress};
+pub use client::client_address;
+pub use forward::{Hop, say_forwarded, strip_client_claims, strip_hop_by_hop};
+pub use framing::{BodyFraming, Framing, HeaderLimits, header_end, inspect};
+pub use hops::strip_request_hop_by_hop;
+pub use host::{Host, canonical_host};
+pub use path::{Target, canonical_target};
+
+use http::StatusCode;
+
+/// What is wrong with a request that is refused before a route is chosen.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Refusal {
+    /// Status of the answer.
+    pub status: StatusCode,
+    /// Stable, documented name of this kind of refusal.
+    pub code: &'static str,
+    /// One sentence for the caller.
+    pub detail: &'static str,
+}
+
+impl Refusal {
+    const fn new(status: StatusCode, code: &'static str, detail: &'static str) -> Self {
+        Self { status, code, detail }
+    }
+
+    /// A request whose form is wrong: 400.
+    const fn bad(code: &'static str, detail: &'static str) -> Self {
+        Self::new(StatusCode::BAD_REQUEST, code, detail)
+    }
+}
+
+/// The header did not arrive in time (RFC 9110, section 15.5.9).
+pub const HEADER_TIMEOUT: Refusal =
+    Refusal::new(StatusCode::REQUEST_TIMEOUT, "request_timeout", "The request did not arrive in time.");
+/// The header has more bytes than allowed (RFC 6585, section 5).
+pub const HEADER_TOO_LARGE: Refusal = Refusal::new(
+    StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
+    "header_too_large",
+    "The request header is larger than allowed.",
+);
+
+/// The host is not text.
+pub const BAD_HOST: Refusal = Refusal::bad("bad_host", "The host is not a valid host name or address.");
+/// The request target is not text.
+pub const BAD_TARGET: Refusal = Refusal::bad("bad_path", "The request target is not valid.");
+/// An encoded slash where the route does not allow one.
+pub const ENCODED_SLASH: Refusal = Refusal::bad("bad_path", "The path holds an encoded slash.");
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,4 @@
+mod chunks;
+mod forward;
+mod framing;
+mod target;

@@ -1,0 +1,149 @@
+//! The only place where a reply, a refusal or a fault becomes bytes.
+
+use std::{borrow::Cow, io::Write as _};
+
+use bytes::Bytes;
+use crossway_plugin_api::{Content, Fault, Problem, Reply, RequestId};
+use http::{HeaderName, HeaderValue, Method, StatusCode, header};
+use pingora_core::Result;
+use pingora_http::ResponseHeader;
+use pingora_proxy::Session;
+
+use crate::request::Refusal;
+
+const PROBLEM: HeaderValue = HeaderValue::from_static("application/problem+json");
+const NO_STORE: HeaderValue = HeaderValue::from_static("no-store");
+const PROXY_STATUS: HeaderName = HeaderName::from_static("proxy-status");
+
+/// The answer to a fault. What the client learns is a fixed sentence; the detail is in the log.
+pub fn fault_reply(fault: &Fault) -> Reply {
+    let (status, detail) = match fault {
+        Fault::NoEndpoint => (StatusCode::SERVICE_UNAVAILABLE, "No upstream server is available."),
+        Fault::Connect(_) => (StatusCode::BAD_GATEWAY, "The upstream server could not be reached."),
+        Fault::ConnectTimeout => (StatusCode::GATEWAY_TIMEOUT, "The upstream server could not be reached in time."),
+        Fault::Tls(_) => (StatusCode::BAD_GATEWAY, "The upstream server could not be trusted."),
+        Fault::Reset(_) => (StatusCode::BAD_GATEWAY, "The upstream server broke the connection."),
+        Fault::UpstreamTimeout => (StatusCode::GATEWAY_TIMEOUT, "The upstream server did not answer in time."),
+        Fault::UpstreamProtocol(_) => (StatusCode::BAD_GATEWAY, "The upstream server's answer is not valid HTTP."),
+        Fault::ResponseTooLarge { .. } => (StatusCode::BAD_GATEWAY, "The upstream server's answer is too large."),
+        Fault::Deadline => (StatusCode::GATEWAY_TIMEOUT, "The request took longer than it may."),
+        Fault::ClientTimeout => (StatusCode::REQUEST_TIMEOUT, "The request did not arrive in time."),
+        Fault::RequestTooLarge { .. } => (StatusCode::PAYLOAD_TOO_LARGE, "The request body is larger than allowed."),
+        Fault::RequestFraming(_) => (StatusCode::BAD_REQUEST, "The request body's framing is not valid."),
+        Fault::Loop => (StatusCode::LOOP_DETECTED, "The request goes in circles."),
+        Fault::ClientGone => (CLIENT_GONE, "The client closed the connection."),
+        Fault::Dependency(_) => (StatusCode::SERVICE_UNAVAILABLE, "A service that this request needs did not answer."),
+        Fault::Internal(_) => (StatusCode::INTERNAL_SERVER_ERROR, "The gateway failed to handle this request."),
+    };
+    let reply = Reply::problem(status, fault.code(), detail);
+    match proxy_status(fault) {
+        Some(value) => reply.header(PROXY_STATUS, HeaderValue::from_static(value)),
+        None => reply,
+    }
+}
+
+/// Status of a request whose client has gone: never sent, only logged (nginx's number for it).
+pub const CLIENT_GONE: StatusCode = match StatusCode::from_u16(499) {
+    Ok(status) => status,
+    Err(_) => StatusCode::BAD_REQUEST,
+};
+
+/// `Proxy-Status` (RFC 9209) for the faults it has a name for.
+fn proxy_status(fault: &Fault) -> Option<&'static str> {
+    Some(match fault {
+        Fault::NoEndpoint => "crossway; error=destination_unavailable",
+        Fault::Connect(_) => "crossway; error=connection_refused",
+        Fault::ConnectTimeout => "crossway; error=connection_timeout",
+        Fault::Tls(_) => "crossway; error=tls_certificate_error",
+        Fault::Reset(_) => "crossway; error=connection_terminated",
+        Fault::UpstreamTimeout | Fault::Deadline => "crossway; error=http_response_timeout",
+        Fault::UpstreamProtocol(_) => "crossway; error=http_protocol_error",
+        Fault::ResponseTooLarge { .. } => "crossway; error=http_response_body_size",
+        Fault::Internal(_) => "crossway; error=proxy_internal_error",
+        _ => return None,
+    })
+}
+
+/// The answer to a request that is refused before a route is chosen.
+pub fn refusal_reply(refusal: &Refusal) -> Reply {
+    Reply::problem(refusal.status, refusal.code, refusal.detail)
+}
+
+/// A problem document (RFC 9457).
+fn problem_bytes(status: StatusCode, problem: &Problem, id: &RequestId) -> Vec<u8> {
+    let title = status.canonical_reason().unwrap_or("Error");
+    let document = serde_json::json!({
+        "type": "about:blank",
+        "title": title,
+        "status": status.as_u16(),
+        "code": problem.code,
+        "detail": problem.detail,
+        "request_id": id.as_str(),
+    });
+    document.to_string().into_bytes()
+}
+
+/// The header and body of a reply; the response phases of the chain come after this.
+pub fn parts(reply: &Reply, id: &RequestId) -> Result<(ResponseHeader, Bytes)> {
+    let mut head = ResponseHeader::build(reply.status, Some(8 + reply.headers.len()))?;
+    let (media_type, body): (Option<Cow<'_, HeaderValue>>, Bytes) = match &reply.content {
+        Content::Empty => (None, Bytes::new()),
+        Content::Problem(problem) => {
+            head.insert_header(header::CACHE_CONTROL, NO_STORE)?;
+            (Some(Cow::Owned(PROBLEM)), problem_bytes(reply.status, problem, id).into())
+        }
+        Content::Other { media_type, body } => (media_type.as_ref().map(Cow::Borrowed), body.clone()),
+    };
+    if let Some(media_type) = media_type {
+        head.insert_header(header::CONTENT_TYPE, media_type.into_owned())?;
+    }
+    for (name, value) in &reply.headers {
+        head.append_header(name.clone(), value.clone())?;
+    }
+    Ok((head, body))
+}
+
+/// Sets the framing of a response whose whole body is known (RFC 9110, section 8.6).
+pub fn frame(head: &mut ResponseHeader, length: usize) -> Result<()> {
+    head.remove_header(&header::TRANSFER_ENCODING);
+    head.remove_header(&header::CONTENT_LENGTH);
+    if !matches!(head.status.as_u16(), 204 | 304) {
+        head.insert_header(header::CONTENT_LENGTH, length)?;
+    }
+    Ok(())
+}
+
+/// Sends a response whose whole body is known. Returns the number of body bytes sent.
+pub async fn send(session: &mut Session, mut head: ResponseHeader, body: Bytes) -> Result<u64> {
+    frame(&mut head, body.len())?;
+    if !head.headers.contains_key(header::DATE) {
+        head.insert_header(header::DATE, httpdate::fmt_http_date(std::time::SystemTime::now()))?;
+    }
+    let bodiless = session.req_header().method == Method::HEAD || matches!(head.status.as_u16(), 204 | 304);
+    let silent = bodiless || body.is_empty();
+    session.write_response_header(Box::new(head), silent).await?;
+    if silent {
+        return Ok(0);
+    }
+    let length = body.len() as u64;
+    session.write_response_body(Some(body), true).await?;
+    Ok(length)
+}
+
+/// The whole response to something that never became a request of Pingora's, closing the connection.
+pub fn refusal_bytes(refusal: &Refusal, id: &RequestId) -> Vec<u8> {
+    let problem = Problem { code: refusal.code, detail: refusal.detail.to_owned() };
+    let body = problem_bytes(refusal.status, &problem, id);
+    let mut bytes = Vec::with_capacity(256 + body.len());
+    let reason = refusal.status.canonical_reason().unwrap_or("Error");
+    // Writing to a vector cannot fail.
+    let _ = write!(
+        bytes,
+        "HTTP/1.1 {} {reason}\r\ncontent-type: application/problem+json\r\ncontent-length: {}\r\ncache-control: no-store\r\nx-request-id: {id}\r\ndate: {}\r\nconnection: close\r\n\r\n",
+        refusal.status.as_u16(),
+        body.len(),
+        httpdate::fmt_http_date(std::time::SystemTime::now()),
+    );
+    bytes.extend_from_slice(&body);
+    bytes
+}

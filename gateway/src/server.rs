@@ -1,0 +1,177 @@
+//! The process: one runtime, the listeners, signals.
+
+use std::{collections::HashSet, sync::Arc, time::Duration};
+
+use arc_swap::ArcSwap;
+use pingora_core::{
+    connectors::{ConnectorOptions, http::Connector},
+    server::configuration::ServerConf,
+};
+use pingora_proxy::HttpProxy;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+
+use crate::{
+    admin,
+    config::error::ConfigError,
+    drain::{Drained, drain},
+    front::listeners::Listeners,
+    gateway::{Connections, Gateway, Readiness},
+    proxy::Proxy,
+    reload::{self, Origin, Reloader},
+    snapshot::{Snapshot, Surroundings},
+    telemetry::{access_log::AccessLog, metrics::Metrics},
+    upstream::{Registry, exchange::Exchange},
+};
+
+/// Idle connections to upstreams that are kept, for each worker.
+pub const POOL_SIZE: usize = 512;
+/// Most attempts Pingora makes for one request; the retry rules of an upstream end them long before.
+const MAX_TRIES: usize = 16;
+
+/// Why the process could not start, or how it ended.
+#[derive(Debug)]
+pub enum Ended {
+    /// The configuration is wrong, or what it names cannot be had.
+    Config(ConfigError),
+    /// Something else.
+    Failed(anyhow::Error),
+    /// Told to, and done.
+    Done,
+}
+
+/// Signals, taken over before anything else: a SIGHUP that comes early must not kill the process.
+pub struct Signals {
+    hangup: Signal,
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Signals {
+    /// Takes the signals over. Needs a runtime.
+    pub fn take() -> std::io::Result<Self> {
+        Ok(Self {
+            hangup: signal(SignalKind::hangup())?,
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+        })
+    }
+}
+
+/// Metrics and pools of a process that does not serve: enough to compile a configuration and see what is wrong with it.
+pub fn compile_only(origin: &Origin) -> Result<Snapshot, ConfigError> {
+    let (registry, metrics) = (Arc::new(Registry::default()), Metrics::new());
+    let loaded = reload::load(origin)?;
+    Snapshot::compile(loaded, &Surroundings { registry: &registry, metrics: &metrics, generation: 1 })
+}
+
+/// A gateway with its first configuration, not listening yet.
+pub struct Server {
+    gateway: Arc<Gateway>,
+    listeners: Arc<Listeners>,
+    reloader: Arc<Reloader>,
+}
+
+impl Server {
+    /// Builds the gateway around a compiled configuration.
+    pub fn new(snapshot: Snapshot, around: (Arc<Registry>, Arc<Metrics>), origin: Origin, threads: usize) -> Self {
+        let (registry, metrics) = around;
+        let conf = Arc::new(ServerConf {
+            threads,
+            upstream_keepalive_pool_size: POOL_SIZE,
+            max_retries: MAX_TRIES,
+            ..ServerConf::default()
+        });
+        let exchange = Exchange::new(Connector::new(Some(ConnectorOptions::from_server_conf(&conf))));
+        let gateway = Arc::new(Gateway {
+            snapshot: ArcSwap::from_pointee(snapshot),
+            registry,
+            exchange,
+            access_log: AccessLog::new(Arc::clone(&metrics)),
+            metrics,
+            connections: Connections::default(),
+            readiness: Readiness::default(),
+        });
+        let mut proxy = HttpProxy::new(Proxy::new(Arc::clone(&gateway)), conf);
+        proxy.handle_init_modules();
+        let listeners = Arc::new(Listeners::new(Arc::clone(&gateway), Arc::new(proxy)));
+        let reloader = Arc::new(Reloader::new(Arc::clone(&gateway), Arc::clone(&listeners), origin));
+        Self { gateway, listeners, reloader }
+    }
+
+    /// Opens everything and serves until a signal ends it. `started` learns the listeners' addresses.
+    pub async fn run(self, mut signals: Signals, started: impl FnOnce(&Listeners)) -> Ended {
+        if let Err(ended) = self.open().await {
+            return ended;
+        }
+        self.gateway.readiness.set_ready();
+        started(&self.listeners);
+        loop {
+            tokio::select! {
+                Some(()) = signals.hangup.recv() => drop(self.reloader.reload().await),
+                Some(()) = signals.interrupt.recv() => {
+                    self.gateway.access_log.close();
+                    return Ended::Done;
+                }
+                Some(()) = signals.terminate.recv() => break,
+            }
+        }
+        let ended = self.leave(signals).await;
+        self.gateway.access_log.close();
+        ended
+    }
+
+    async fn open(&self) -> Result<(), Ended> {
+        let snapshot = self.gateway.snapshot.load_full();
+        let (sources, config) = (&snapshot.loaded.sources, &snapshot.loaded.config);
+        let refuse = |pointer: &str, message: String| {
+            Ended::Config(ConfigError { diagnostics: vec![sources.error(pointer, message)] })
+        };
+        let log = self.gateway.access_log.prepare(config.telemetry.access_log.as_ref());
+        let log = log.map_err(|wrong| refuse("/telemetry/access_log/to", wrong))?;
+        let bound = self.listeners.bind(config.listeners.iter().map(|l| l.address.as_str()));
+        let bound = bound
+            .map_err(|(at, error)| refuse(&format!("/listeners/{at}/address"), format!("cannot be bound: {error}")))?;
+        reload::resolve(&snapshot).await;
+        if let Some(config) = &config.admin {
+            let state =
+                admin::State::new(Arc::clone(&self.gateway), Arc::clone(&self.listeners), Arc::clone(&self.reloader));
+            admin::serve(config, state).await.map_err(|(pointer, message)| refuse(pointer, message))?;
+        }
+        self.gateway.access_log.apply(log);
+        self.gateway.metrics.config_applied(snapshot.generation, &snapshot.hash);
+        let wanted: HashSet<&str> = snapshot.listeners.keys().map(String::as_str).collect();
+        self.listeners.apply(bound, &wanted);
+        Ok(())
+    }
+
+    /// Drains; a second signal ends it at once.
+    async fn leave(&self, mut signals: Signals) -> Ended {
+        let times = &self.gateway.snapshot.load_full().loaded.config.runtime.drain;
+        let (delay, deadline): (Duration, Duration) = (times.readiness_delay.0, times.deadline.0);
+        tokio::select! {
+            drained = drain(&self.gateway, &self.listeners, delay, deadline) => match drained {
+                Drained::Complete => tracing::info!("drained"),
+                Drained::Cut(connections) => tracing::warn!(connections, "the drain deadline has passed; connections are cut"),
+            },
+            Some(()) = signals.interrupt.recv() => tracing::warn!("interrupted while draining"),
+            Some(()) = signals.terminate.recv() => tracing::warn!("told again to end while draining"),
+        }
+        Ended::Done
+    }
+}
+
+/// Keeps an early SIGHUP from ending the process, until [`Signals::take`] listens for it: once a handler is installed it
+/// stays for the whole process. Nothing is lost: the configuration is read after this.
+pub fn hold_hangup() -> std::io::Result<tokio::runtime::Runtime> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build()?;
+    let entered = runtime.enter();
+    let _ = signal(SignalKind::hangup())?;
+    drop(entered);
+    Ok(runtime)
+}
+
+/// One crypto provider in the whole program: ring. Whoever needs TLS later finds it installed.
+pub fn install_crypto() {
+    // It fails only if one is installed already, which is then the same.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+}

@@ -1,0 +1,147 @@
+//! Chains: the plugins of a route in their order, built.
+
+use std::{collections::HashMap, sync::Arc};
+
+use crossway_plugin_api::PluginConfig as _;
+use http::Method;
+
+use super::{Compiler, below};
+use crate::{
+    chain::{Chain, Link, MAX_LINKS},
+    config::{
+        PluginEntry,
+        route::{Route as RouteConfig, When},
+    },
+    when::Condition,
+};
+
+/// A list of plugins and where it stands.
+type Section<'c> = (String, &'c [PluginEntry]);
+
+impl Compiler<'_> {
+    pub(super) fn global_chain(&mut self) -> Chain {
+        let loaded = self.loaded;
+        let links = self.links(&[("/plugins".into(), &loaded.config.plugins)], &[]);
+        Chain::new(links, Arc::clone(self.around.metrics))
+    }
+
+    /// Chains that no route uses are built too, so that what is wrong in them is said.
+    pub(super) fn unused_chains(&mut self) {
+        let loaded = self.loaded;
+        let used = |name: &String| loaded.config.routes.iter().any(|r| r.chain.as_ref() == Some(name));
+        for (name, entries) in loaded.config.chains.iter().filter(|(name, _)| !used(name)) {
+            self.links(&[(below("/chains", name), entries)], &[]);
+        }
+    }
+
+    /// The chain of a route: the global plugins, the named chain's, its own.
+    pub(super) fn route_chain(&mut self, pointer: &str, route: &RouteConfig) -> Chain {
+        let config = &self.loaded.config;
+        let mut sections: Vec<Section<'_>> = vec![("/plugins".into(), &config.plugins)];
+        if let Some(name) = &route.chain {
+            match config.chains.get(name) {
+                Some(entries) => sections.push((below("/chains", name), entries)),
+                None => {
+                    let known: Vec<&str> = config.chains.keys().map(String::as_str).collect();
+                    self.unknown(&format!("{pointer}/chain"), "chain", name, &known);
+                }
+            }
+        }
+        self.check_without(pointer, route, &sections);
+        sections.push((format!("{pointer}/plugins"), &route.plugins));
+        let links = self.links(&sections, &route.without);
+        if links.len() > MAX_LINKS {
+            self.error(
+                pointer,
+                format!("has {} plugins, more than the {MAX_LINKS} that one route may have", links.len()),
+            );
+            return Chain::new(Vec::new(), Arc::clone(self.around.metrics));
+        }
+        Chain::new(links, Arc::clone(self.around.metrics))
+    }
+
+    fn check_without(&mut self, pointer: &str, route: &RouteConfig, inherited: &[Section<'_>]) {
+        let ids: Vec<&str> =
+            inherited.iter().flat_map(|(_, entries)| entries.iter()).filter_map(|e| e.id.as_deref()).collect();
+        for (at, id) in route.without.iter().enumerate().filter(|(_, id)| !ids.contains(&id.as_str())) {
+            self.unknown(&format!("{pointer}/without/{at}"), "inherited plugin with the id", id, &ids);
+        }
+    }
+
+    fn links(&mut self, sections: &[Section<'_>], without: &[String]) -> Vec<Link> {
+        let mut links = Vec::new();
+        let mut ids: HashMap<String, String> = HashMap::new();
+        for (section, entries) in sections {
+            for (at, entry) in entries.iter().enumerate() {
+                if entry.id.as_ref().is_some_and(|id| without.contains(id)) {
+                    continue;
+                }
+                let pointer = format!("{section}/{at}");
+                self.check_identity(&pointer, entry, &mut ids);
+                if let Some(link) = self.link(&pointer, entry) {
+                    links.push(link);
+                }
+            }
+        }
+        links
+    }
+
+    /// An entry's identity is its `id`, else its plugin's name; on one route it must be unique.
+    fn check_identity(&mut self, pointer: &str, entry: &PluginEntry, ids: &mut HashMap<String, String>) {
+        let name = entry.plugin.name();
+        let identity = entry.id.clone().unwrap_or_else(|| name.to_owned());
+        if ids.insert(identity.clone(), pointer.to_owned()).is_none() {
+            return;
+        }
+        if entry.id.is_some() {
+            self.error(&format!("{pointer}/id"), format!("another plugin of this route has the id `{identity}`"));
+        } else {
+            self.error_with_help(
+                &below(pointer, name),
+                format!("the plugin `{name}` stands twice on a route"),
+                "give each its own `id`, or leave an inherited one out with `without`",
+            );
+        }
+    }
+
+    fn link(&mut self, pointer: &str, entry: &PluginEntry) -> Option<Link> {
+        let name = entry.plugin.name();
+        let when = entry.when.as_ref().map(|when| self.condition(&format!("{pointer}/when"), when));
+        match entry.plugin.clone().build(&self.deps) {
+            Ok(plugin) => {
+                let id = entry.id.as_deref().map(Into::into);
+                Some(Link { name, id, plugin, when, on_error: entry.on_error })
+            }
+            Err(invalid) => {
+                let settings = below(pointer, name);
+                let place = if invalid.field.is_empty() { settings } else { format!("{settings}/{}", invalid.field) };
+                self.error(&place, invalid.reason);
+                None
+            }
+        }
+    }
+
+    fn condition(&mut self, pointer: &str, when: &When) -> Condition {
+        Condition {
+            methods: self.methods(&format!("{pointer}/methods"), &when.methods),
+            paths: when.paths.clone(),
+            headers: self.header_globs(&format!("{pointer}/headers"), &when.headers),
+            query: when.query.clone().into_iter().collect(),
+            client: when.client.clone(),
+        }
+    }
+
+    /// Methods by name (RFC 9110, section 9.1): case counts.
+    pub(super) fn methods(&mut self, pointer: &str, names: &[String]) -> Vec<Method> {
+        let mut methods = Vec::new();
+        for (at, name) in names.iter().enumerate() {
+            let place = format!("{pointer}/{at}");
+            match Method::from_bytes(name.as_bytes()) {
+                Ok(Method::TRACE | Method::CONNECT) => self.error(&place, format!("{name} is never served")),
+                Ok(method) if name.bytes().all(|b| b.is_ascii_uppercase() || b == b'-') => methods.push(method),
+                _ => self.error(&place, format!("`{name}` is not a method: methods are written in capitals")),
+            }
+        }
+        methods
+    }
+}

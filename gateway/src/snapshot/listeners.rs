@@ -1,0 +1,98 @@
+//! Listeners and the admin address, checked.
+
+use std::{collections::HashMap, net::SocketAddr, path::Path, sync::Arc};
+
+use super::{Compiler, ListenerState};
+use crate::telemetry::access_log;
+
+/// Fewest characters of an admin token: 16 random ones are out of reach of guessing.
+const MIN_TOKEN: usize = 16;
+
+impl Compiler<'_> {
+    pub(super) fn listeners(&mut self) -> HashMap<String, Arc<ListenerState>> {
+        let config = &self.loaded.config;
+        let mut known: HashMap<String, Arc<ListenerState>> = HashMap::new();
+        if config.listeners.is_empty() {
+            self.error("", "there is no listener: nothing would be served");
+        }
+        for (entry, listener) in (0_u32..).zip(&config.listeners) {
+            let pointer = format!("/listeners/{entry}/address");
+            if listener.address.parse::<SocketAddr>().is_err() {
+                self.error(&pointer, "is not an address and port such as 0.0.0.0:8080 or [::]:8080");
+            }
+            if let Some(other) = known.get(&listener.address) {
+                let message = format!("the listener `{}` has this address already", other.name);
+                self.error(&pointer, message);
+            }
+            let limits = config.limits.with(&listener.limits);
+            self.limits(&format!("/listeners/{entry}"), &limits);
+            let state = ListenerState {
+                name: listener.name.clone(),
+                entry,
+                limits,
+                trusted_proxies: listener.trusted_proxies.clone(),
+                metrics: self.around.metrics.listener(&listener.name),
+            };
+            known.insert(listener.address.clone(), Arc::new(state));
+        }
+        if let Some(log) = &config.telemetry.access_log
+            && let Err(wrong) = access_log::check_target(&log.to)
+        {
+            self.error("/telemetry/access_log/to", wrong);
+        }
+        known
+    }
+
+    fn limits(&mut self, listener: &str, limits: &crate::config::limits::Limits) {
+        let place = |key: &str| {
+            let own = format!("{listener}/limits/{key}");
+            if self.loaded.sources.has(&own) { own } else { format!("/limits/{key}") }
+        };
+        let zero = [
+            ("request/header_bytes", limits.request.header_bytes.0),
+            ("request/uri", limits.request.uri.0),
+            ("client/header_deadline", u64::from(!limits.client.header_deadline.0.is_zero())),
+            ("client/idle", u64::from(!limits.client.idle.0.is_zero())),
+        ];
+        let zero: Vec<String> = zero.iter().filter(|(_, value)| *value == 0).map(|(key, _)| place(key)).collect();
+        // Pingora cannot read a larger header; a bound that it would undercut would not be applied.
+        let over = (limits.request.header_bytes.0 > 1_000_000).then(|| place("request/header_bytes"));
+        for pointer in zero {
+            self.error(&pointer, "must be more than zero");
+        }
+        if let Some(pointer) = over {
+            self.error(&pointer, "is more than 1000000 bytes, the largest header there can be");
+        }
+    }
+
+    pub(super) fn admin(&mut self) {
+        let Some(admin) = &self.loaded.config.admin else { return };
+        match admin.address.strip_prefix("unix:") {
+            Some(path) if Path::new(path).is_absolute() => {}
+            Some(_) => self.error("/admin/address", "needs an absolute path after unix:"),
+            None => match admin.address.parse::<SocketAddr>() {
+                Ok(address) if address.ip().to_canonical().is_loopback() => {}
+                Ok(_) => self.error_with_help(
+                    "/admin/address",
+                    "is not a loopback address",
+                    "the admin listener speaks plain HTTP: bind it to 127.0.0.1 or unix:, and use `probes` for the network",
+                ),
+                Err(_) => self.error("/admin/address", "is neither an address and port nor unix: with a path"),
+            },
+        }
+        if admin.token.expose().len() < MIN_TOKEN {
+            self.error("/admin/token", format!("is shorter than {MIN_TOKEN} characters"));
+        }
+        if !admin.token.expose().bytes().all(|b| b.is_ascii_graphic()) {
+            self.error(
+                "/admin/token",
+                "holds characters that a header cannot carry: visible ASCII without spaces only",
+            );
+        }
+        if let Some(probes) = &admin.probes
+            && probes.address.parse::<SocketAddr>().is_err()
+        {
+            self.error("/admin/probes/address", "is not an address and port such as 0.0.0.0:9901");
+        }
+    }
+}

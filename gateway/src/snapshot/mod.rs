@@ -1,0 +1,259 @@
+//! The compiled, immutable form of a configuration. [`Snapshot::compile`] is its only constructor.
+
+mod chains;
+mod listeners;
+mod routes;
+mod upstreams;
+
+use std::{
+    collections::{BTreeMap, HashMap, HashSet},
+    sync::Arc,
+    time::Duration,
+};
+
+use crossway_plugin_api::{
+    ConsumerDirectory, Deps,
+    config::{ByteSize, Network},
+};
+
+use crate::{
+    chain::Chain,
+    config::{
+        Loaded,
+        error::{ConfigError, Diagnostic, Severity},
+        limits::Limits,
+        route::EncodedSlashes,
+    },
+    request::HeaderLimits,
+    router::{Router, Template},
+    telemetry::metrics::{Gone, ListenerMetrics, Metrics, NO_ROUTE, RouteMetrics},
+    upstream::{Registry, Upstream},
+};
+
+/// One configuration, ready to serve.
+pub struct Snapshot {
+    /// Number of this configuration, counted from 1; 0 if it was only checked.
+    pub generation: u64,
+    /// SHA-256 over the names and texts of its files.
+    pub hash: String,
+    /// Listeners by their address.
+    pub listeners: HashMap<String, Arc<ListenerState>>,
+    /// Which route takes a request.
+    pub router: Router<Arc<Route>>,
+    /// Upstreams by name.
+    pub upstreams: BTreeMap<String, Arc<Upstream>>,
+    /// The plugins of every route, for requests that no route takes.
+    pub global: Arc<Chain>,
+    /// Metrics of requests that no route takes.
+    pub no_route: RouteMetrics,
+    /// The configuration as written.
+    pub loaded: Loaded,
+    /// What an operator should know about the configuration, though it is valid.
+    pub warnings: Vec<Diagnostic>,
+}
+
+/// One listener, as a configuration has it.
+pub struct ListenerState {
+    /// Name in the configuration.
+    pub name: String,
+    /// Number that the router knows it by.
+    pub entry: u32,
+    /// Limits of this listener.
+    pub limits: Limits,
+    /// Proxies whose word on the client's address is taken.
+    pub trusted_proxies: Vec<Network>,
+    /// Counters and gauges.
+    pub metrics: ListenerMetrics,
+}
+
+impl ListenerState {
+    /// Bounds on a request header.
+    pub fn header_limits(&self) -> HeaderLimits {
+        let request = &self.limits.request;
+        let bytes = |size: ByteSize| usize::try_from(size.0).unwrap_or(usize::MAX);
+        HeaderLimits {
+            bytes: bytes(request.header_bytes),
+            fields: request.header_fields as usize,
+            uri: bytes(request.uri),
+        }
+    }
+}
+
+/// One route, compiled.
+pub struct Route {
+    /// Name in the configuration.
+    pub name: Arc<str>,
+    /// Names of its path parameters.
+    pub params: Arc<[Arc<str>]>,
+    /// Its plugins: the global ones, the named chain's, its own.
+    pub chain: Arc<Chain>,
+    /// How its requests reach the upstream.
+    pub way: Way,
+    /// What follows the chain.
+    pub target: Target,
+    /// Whether a request with the method OPTIONS may go on after the chain.
+    pub takes_options: bool,
+    /// Time until the response header, if the route bounds it.
+    pub timeout: Option<Duration>,
+    /// Largest request body.
+    pub max_request_body: Option<u64>,
+    /// Largest body a plugin may hold.
+    pub max_buffered_body: Option<u64>,
+    /// What an encoded slash means.
+    pub encoded_slashes: EncodedSlashes,
+    /// Counters and histograms.
+    pub metrics: RouteMetrics,
+}
+
+/// How requests reach an upstream.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Way {
+    /// Pingora passes bytes on as they come.
+    Stream,
+    /// One request, one response, buffered where a plugin wants the whole; and which body made it so.
+    Exchange(&'static str),
+}
+
+/// What follows a route's chain.
+pub enum Target {
+    /// An upstream, with what is changed on the way.
+    Upstream {
+        /// Where requests go.
+        upstream: Arc<Upstream>,
+        /// The new path, if it is rewritten.
+        path: Option<Template>,
+        /// Which host the upstream is told.
+        host: HostRewrite,
+    },
+    /// A redirect.
+    Redirect {
+        /// Where to.
+        to: Template,
+        /// Status of the answer.
+        status: http::StatusCode,
+    },
+    /// Nothing: a plugin answers every request.
+    Answered,
+}
+
+/// Which host an upstream is told.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum HostRewrite {
+    /// The endpoint's own name.
+    Endpoint,
+    /// The client's.
+    Preserve,
+    /// This one.
+    Fixed(http::HeaderValue),
+}
+
+/// What a configuration is compiled with: what survives it.
+pub struct Surroundings<'a> {
+    /// Pools in use.
+    pub registry: &'a Arc<Registry>,
+    /// Metrics of the process.
+    pub metrics: &'a Arc<Metrics>,
+    /// Number of the new configuration.
+    pub generation: u64,
+}
+
+/// Collects what is wrong while a configuration is compiled.
+struct Compiler<'a> {
+    loaded: &'a Loaded,
+    around: &'a Surroundings<'a>,
+    deps: Deps,
+    found: Vec<Diagnostic>,
+    said: HashSet<String>,
+}
+
+impl Snapshot {
+    /// Builds everything, or says all that is wrong. Binds nothing, starts nothing.
+    pub fn compile(loaded: Loaded, around: &Surroundings<'_>) -> Result<Self, ConfigError> {
+        let mut compiler =
+            Compiler { loaded: &loaded, around, deps: Deps::default(), found: Vec::new(), said: HashSet::new() };
+        compiler.deps.consumers = Arc::new(compiler.consumers());
+        compiler.admin();
+        let listeners = compiler.listeners();
+        let upstreams = compiler.upstreams();
+        let global = Arc::new(compiler.global_chain());
+        compiler.unused_chains();
+        let router = compiler.routes(&upstreams);
+        let found = compiler.found;
+        if found.iter().any(|d| d.severity == Severity::Error) {
+            return Err(ConfigError { diagnostics: found });
+        }
+        Ok(Self {
+            generation: around.generation,
+            hash: loaded.hash.clone(),
+            listeners,
+            router,
+            upstreams,
+            global,
+            no_route: around.metrics.route(NO_ROUTE),
+            warnings: found,
+            loaded,
+        })
+    }
+
+    /// Names that this configuration has and the next has not.
+    pub fn gone_in(&self, next: &Self) -> Gone {
+        let routes = |s: &Self| s.loaded.config.routes.iter().map(|r| r.name.clone()).collect::<HashSet<_>>();
+        let upstreams = |s: &Self| s.upstreams.keys().cloned().collect::<HashSet<_>>();
+        Gone {
+            routes: routes(self).difference(&routes(next)).cloned().collect(),
+            upstreams: upstreams(self).difference(&upstreams(next)).cloned().collect(),
+        }
+    }
+}
+
+impl Compiler<'_> {
+    /// Reports an error at a place, once however often it is found.
+    fn error(&mut self, pointer: &str, message: impl Into<String>) {
+        let message = message.into();
+        if self.said.insert(format!("{pointer}\0{message}")) {
+            let diagnostic = self.loaded.sources.error(pointer, message);
+            self.found.push(diagnostic);
+        }
+    }
+
+    fn error_with_help(&mut self, pointer: &str, message: impl Into<String>, help: impl Into<String>) {
+        let before = self.found.len();
+        self.error(pointer, message);
+        if self.found.len() > before
+            && let Some(last) = self.found.pop()
+        {
+            self.found.push(last.help(help));
+        }
+    }
+
+    /// A name that is not there, with the nearest one that is.
+    fn unknown(&mut self, pointer: &str, kind: &str, name: &str, known: &[&str]) {
+        let message = format!("there is no {kind} `{name}`");
+        match crate::config::suggest(name, known.iter().copied()) {
+            Some(near) => self.error_with_help(pointer, message, format!("did you mean `{near}`?")),
+            None => self.error(pointer, message),
+        }
+    }
+
+    fn consumers(&mut self) -> ConsumerDirectory {
+        let mut directory = ConsumerDirectory::default();
+        for (at, consumer) in self.loaded.config.consumers.iter().enumerate() {
+            let known = Arc::new(crossway_plugin_api::Consumer {
+                name: consumer.name.clone(),
+                groups: consumer.groups.clone(),
+            });
+            for (nth, credential) in consumer.credentials.iter().enumerate() {
+                if let Err(duplicate) = directory.add_api_key(credential.api_key.sha256.0, Arc::clone(&known)) {
+                    let pointer = format!("/consumers/{at}/credentials/{nth}/api_key/sha256");
+                    self.error(&pointer, duplicate.to_string());
+                }
+            }
+        }
+        directory
+    }
+}
+
+/// A JSON Pointer below another (RFC 6901).
+fn below(pointer: &str, token: &str) -> String {
+    format!("{pointer}/{}", token.replace('~', "~0").replace('/', "~1"))
+}

@@ -1,0 +1,244 @@
+//! Routes, checked and put into the router.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::Arc,
+};
+
+use crossway_plugin_api::config::{FieldName, Glob};
+use http::{HeaderName, HeaderValue, Method, StatusCode};
+
+use super::{Compiler, HostRewrite, Route, Target, Way};
+use crate::{
+    chain::Chain,
+    config::{
+        error::Diagnostic,
+        route::{Auth, Match, Redirect, Rewrite, Route as Config},
+    },
+    request,
+    router::{Conflict, ConflictKind, HostPattern, PathPattern, Router, Rule, Template},
+    upstream::Upstream,
+};
+
+/// The largest request body that Pingora keeps for another attempt. A larger one that a plugin wants whole goes by
+/// exchange.
+const STREAM_BODY: u64 = 64 << 10;
+
+/// A route in the configuration, and the names that its templates may use.
+#[derive(Clone, Copy)]
+struct Place<'a> {
+    pointer: &'a str,
+    params: &'a [Arc<str>],
+}
+
+type Upstreams = BTreeMap<String, Arc<Upstream>>;
+
+impl Compiler<'_> {
+    pub(super) fn routes(&mut self, upstreams: &Upstreams) -> Router<Arc<Route>> {
+        let loaded = self.loaded;
+        let entries: HashMap<&str, u32> = loaded.config.listeners.iter().map(|l| l.name.as_str()).zip(0..).collect();
+        let mut rules = Vec::new();
+        let mut places = Vec::new();
+        for (at, config) in loaded.config.routes.iter().enumerate() {
+            let pointer = format!("/routes/{at}");
+            if let Some(rule) = self.rule(&format!("{pointer}/match"), &config.r#match, &entries) {
+                let route = self.route(&pointer, config, &rule, upstreams);
+                rules.push((rule, Arc::new(route)));
+                places.push(at);
+            }
+        }
+        let (router, conflicts) = Router::build(rules);
+        for conflict in conflicts {
+            self.conflict(&conflict, &places);
+        }
+        router
+    }
+
+    fn conflict(&mut self, conflict: &Conflict, places: &[usize]) {
+        let (Some(&first), Some(&second)) = (places.get(conflict.first), places.get(conflict.second)) else { return };
+        let routes = &self.loaded.config.routes;
+        let (winner, loser) = (&routes[first].name, &routes[second].name);
+        let message = match conflict.kind {
+            ConflictKind::Same => format!("the route `{loser}` takes the same requests as the route `{winner}`"),
+            ConflictKind::Shadowed => {
+                format!("the route `{loser}` can never be reached: the route `{winner}` takes all its requests")
+            }
+        };
+        let diagnostic: Diagnostic = self.loaded.sources.error(&format!("/routes/{second}/match"), message).also(
+            &self.loaded.sources,
+            &format!("/routes/{first}/match"),
+            "it stands here",
+        );
+        self.found.push(diagnostic);
+    }
+
+    fn rule(&mut self, pointer: &str, config: &Match, entries: &HashMap<&str, u32>) -> Option<Rule> {
+        let path = PathPattern::parse(&config.path).map_err(|wrong| self.error(&format!("{pointer}/path"), wrong)).ok();
+        let mut hosts = Vec::new();
+        for (at, host) in config.hosts.iter().enumerate() {
+            match HostPattern::parse(host) {
+                Ok(host) => hosts.push(host),
+                Err(wrong) => self.error(&format!("{pointer}/hosts/{at}"), wrong),
+            }
+        }
+        let methods = self.methods(&format!("{pointer}/methods"), &config.methods);
+        let headers = self.header_globs(&format!("{pointer}/headers"), &config.headers);
+        let listed = self.entries(pointer, config, entries);
+        Some(Rule {
+            hosts,
+            path: path?,
+            methods,
+            headers,
+            query: config.query.clone().into_iter().collect(),
+            entries: listed,
+        })
+    }
+
+    /// The numbers of the listeners a route is on; `None` for all of them.
+    fn entries(&mut self, pointer: &str, config: &Match, entries: &HashMap<&str, u32>) -> Option<Vec<u32>> {
+        if let Some(source) = &config.source {
+            self.error(&format!("{pointer}/source"), format!("there is no source `{source}`"));
+        }
+        let mut listed = Vec::new();
+        for (at, name) in config.listeners.iter().enumerate() {
+            match entries.get(name.as_str()) {
+                Some(&entry) => listed.push(entry),
+                None => {
+                    let known: Vec<&str> = entries.keys().copied().collect();
+                    self.unknown(&format!("{pointer}/listeners/{at}"), "listener", name, &known);
+                }
+            }
+        }
+        (!config.listeners.is_empty()).then_some(listed)
+    }
+
+    pub(super) fn header_globs(&mut self, pointer: &str, globs: &BTreeMap<String, Glob>) -> Vec<(HeaderName, Glob)> {
+        let mut compiled = Vec::new();
+        for (name, glob) in globs {
+            match FieldName::parse(name) {
+                Ok(FieldName(name)) => compiled.push((name, glob.clone())),
+                Err(wrong) => self.error(&super::below(pointer, name), wrong),
+            }
+        }
+        compiled
+    }
+
+    fn route(&mut self, pointer: &str, config: &Config, rule: &Rule, upstreams: &Upstreams) -> Route {
+        let chain = self.route_chain(pointer, config);
+        self.check_auth(pointer, config, &chain);
+        let params: Arc<[Arc<str>]> = rule.path.names().iter().map(|n| Arc::from(n.as_ref())).collect();
+        if config.timeout.is_some_and(|t| t.0.is_zero()) {
+            self.error(&format!("{pointer}/timeout"), "must be more than zero");
+        }
+        let way = match (chain.request_body, chain.response_body) {
+            (_, Some(_)) => Way::Exchange("a plugin wants the whole response body"),
+            (Some(max), None) if max > STREAM_BODY => Way::Exchange("a plugin wants the whole of a large request body"),
+            _ => Way::Stream,
+        };
+        Route {
+            name: config.name.as_str().into(),
+            target: self.target(Place { pointer, params: &params }, config, &chain, upstreams),
+            params,
+            way,
+            takes_options: rule.methods.is_empty() || rule.methods.contains(&Method::OPTIONS),
+            timeout: config.timeout.map(|t| t.0),
+            max_request_body: config.limits.request.body.map(|b| b.0),
+            max_buffered_body: config.limits.request.buffered_body.map(|b| b.0),
+            encoded_slashes: config.encoded_slashes,
+            metrics: self.around.metrics.route(&config.name),
+            chain: Arc::new(chain),
+        }
+    }
+
+    /// Nobody is served by oversight: a route says who may call, or that everybody may.
+    fn check_auth(&mut self, pointer: &str, config: &Config, chain: &Chain) {
+        match (config.auth, chain.authenticates) {
+            (None, false) => self.error_with_help(
+                pointer,
+                format!("the route `{}` has no authentication plugin", config.name),
+                "add one, such as `api_key`, without `when` and without `on_error: allow`; or write `auth: none` to serve everybody",
+            ),
+            (Some(Auth::None), true) => self.error(
+                &format!("{pointer}/auth"),
+                "`none` contradicts the route's authentication plugin: remove one of the two",
+            ),
+            _ => {}
+        }
+    }
+
+    fn target(&mut self, place: Place<'_>, config: &Config, chain: &Chain, upstreams: &Upstreams) -> Target {
+        let pointer = place.pointer;
+        match (&config.upstream, &config.redirect) {
+            (Some(_), Some(_)) => {
+                self.error(&format!("{pointer}/redirect"), "stands beside an upstream: keep one of the two")
+            }
+            (None, Some(redirect)) => return self.redirect(place, config, redirect),
+            (Some(name), None) => return self.upstream_target(place, config, name, upstreams),
+            (None, None) if chain.answers => {}
+            (None, None) => self.error_with_help(
+                pointer,
+                format!("the route `{}` has no upstream", config.name),
+                "name one, or add a `redirect`, or a plugin that always answers, such as `respond`",
+            ),
+        }
+        if config.rewrite.is_some() {
+            self.error(&format!("{pointer}/rewrite"), "has no effect without an upstream");
+        }
+        Target::Answered
+    }
+
+    fn redirect(&mut self, place: Place<'_>, config: &Config, redirect: &Redirect) -> Target {
+        let Place { pointer, params } = place;
+        if config.rewrite.is_some() {
+            self.error(&format!("{pointer}/rewrite"), "has no effect beside a redirect");
+        }
+        let to = self.template(&format!("{pointer}/redirect/to"), &redirect.to, params);
+        let status = StatusCode::from_u16(redirect.status.0).unwrap_or(StatusCode::PERMANENT_REDIRECT);
+        to.map_or(Target::Answered, |to| Target::Redirect { to, status })
+    }
+
+    fn upstream_target(&mut self, place: Place<'_>, config: &Config, name: &str, upstreams: &Upstreams) -> Target {
+        let Place { pointer, params } = place;
+        let (path, host) = self.rewrite(pointer, config.rewrite.as_ref(), params);
+        let Some(upstream) = upstreams.get(name).cloned() else {
+            let known: Vec<&str> = self.loaded.config.upstreams.keys().map(String::as_str).collect();
+            if !known.contains(&name) {
+                self.unknown(&format!("{pointer}/upstream"), "upstream", name, &known);
+            }
+            return Target::Answered;
+        };
+        Target::Upstream { upstream, path, host }
+    }
+
+    fn rewrite(
+        &mut self,
+        pointer: &str,
+        rewrite: Option<&Rewrite>,
+        params: &[Arc<str>],
+    ) -> (Option<Template>, HostRewrite) {
+        let Some(rewrite) = rewrite else { return (None, HostRewrite::Endpoint) };
+        let path = rewrite.path.as_ref().and_then(|text| {
+            let place = format!("{pointer}/rewrite/path");
+            if !text.starts_with('/') {
+                self.error(&place, "is not a path: it must begin with `/`");
+            }
+            self.template(&place, text, params)
+        });
+        let host = match rewrite.host.as_deref() {
+            None => HostRewrite::Endpoint,
+            Some("preserve") => HostRewrite::Preserve,
+            Some(text) => match (request::canonical_host(text), HeaderValue::from_str(text)) {
+                (Ok(_), Ok(value)) => HostRewrite::Fixed(value),
+                _ => {
+                    self.error(&format!("{pointer}/rewrite/host"), "is neither `preserve` nor a host name");
+                    HostRewrite::Endpoint
+                }
+            },
+        };
+        (path, host)
+    }
+
+    fn template(&mut self, pointer: &str, text: &str, params: &[Arc<str>]) -> Option<Template> {
+        Template::parse(text, params).map_err(|wrong| self.error(pointer, wrong)).ok()
+    }
+}

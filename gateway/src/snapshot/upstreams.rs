@@ -1,0 +1,89 @@
+//! Upstreams, checked and connected to the pools in use.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use super::{Compiler, below};
+use crate::{
+    config::upstream::{Timeouts, Upstream as Config},
+    upstream::{Upstream, dns::Member, peer::PeerTls, retry},
+};
+
+impl Compiler<'_> {
+    pub(super) fn upstreams(&mut self) -> BTreeMap<String, Arc<Upstream>> {
+        let loaded = self.loaded;
+        loaded
+            .config
+            .upstreams
+            .iter()
+            .filter_map(|(name, config)| Some((name.clone(), Arc::new(self.upstream(name, config)?))))
+            .collect()
+    }
+
+    fn upstream(&mut self, name: &str, config: &Config) -> Option<Upstream> {
+        let pointer = below("/upstreams", name);
+        self.timeouts(&pointer, &config.timeouts);
+        let members = self.members(&pointer, config);
+        let tls = match &config.tls {
+            None => None,
+            Some(tls) => Some(self.tls(&pointer, tls.ca.as_deref(), &tls.server_name)?),
+        };
+        Some(Upstream {
+            name: name.into(),
+            pool: self.around.registry.pool(name, members?, tls),
+            timeouts: config.timeouts.into(),
+            retry: retry::Rules::compile(&config.retry),
+            metrics: self.around.metrics.upstream(name),
+        })
+    }
+
+    fn members(&mut self, pointer: &str, config: &Config) -> Option<Vec<Member>> {
+        let default_port = if config.tls.is_some() { 443 } else { 80 };
+        let mut members: Vec<Member> = Vec::new();
+        let mut good = true;
+        for (at, endpoint) in config.endpoints.iter().enumerate() {
+            let place = format!("{pointer}/endpoints/{at}/address");
+            match Member::parse(&endpoint.address, endpoint.weight, default_port) {
+                Ok(member) if members.iter().any(|m| m.authority == member.authority) => {
+                    self.error(&place, "stands twice in this upstream: give it more weight instead");
+                    good = false;
+                }
+                Ok(member) => members.push(member),
+                Err(wrong) => {
+                    self.error(&place, wrong);
+                    good = false;
+                }
+            }
+        }
+        good.then_some(members)
+    }
+
+    fn tls(&mut self, pointer: &str, ca: Option<&str>, server_name: &str) -> Option<PeerTls> {
+        let place = format!("{pointer}/tls/ca");
+        let pem = match ca.map(|path| self.loaded.sources.read_file(&place, path)).transpose() {
+            Ok(pem) => pem,
+            Err(diagnostic) => {
+                self.found.push(diagnostic);
+                return None;
+            }
+        };
+        if let Err(wrong) = PeerTls::new(server_name, None) {
+            self.error(&format!("{pointer}/tls/server_name"), wrong);
+            return None;
+        }
+        PeerTls::new(server_name, pem.as_deref()).map_err(|wrong| self.error(&place, wrong)).ok()
+    }
+
+    fn timeouts(&mut self, pointer: &str, timeouts: &Timeouts) {
+        let all = [
+            ("connect", timeouts.connect),
+            ("first_byte", timeouts.first_byte),
+            ("idle", timeouts.idle),
+            ("total", timeouts.total),
+        ];
+        for (key, length) in all {
+            if length.0.is_zero() {
+                self.error(&format!("{pointer}/timeouts/{key}"), "must be more than zero");
+            }
+        }
+    }
+}

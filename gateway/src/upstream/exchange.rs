@@ -1,0 +1,290 @@
+//! One bounded request, one bounded response, over a connector of our own.
+//!
+//! The one inside Pingora's `HttpProxy` is private; this one has the same settings and shares the endpoints, their
+//! state, the retry rules and the peers.
+
+use std::{
+    future::Future,
+    net::SocketAddr,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use async_trait::async_trait;
+use bytes::{Bytes, BytesMut};
+use crossway_plugin_api::Fault;
+use http::{Method, header};
+use pingora_core::{connectors::http::Connector, protocols::http::client::HttpSession, upstreams::peer::HttpPeer};
+use pingora_http::{RequestHeader, ResponseHeader};
+
+use super::{Endpoint, Upstream, fault, peer, pool::InFlight, retry::Failed};
+
+/// Makes exchanges; one for the process, with its pool of connections.
+pub struct Exchange {
+    connector: Connector,
+}
+
+/// Where a request body comes from, piece by piece.
+#[async_trait]
+pub trait BodySource: Send {
+    /// The next piece; `None` at the end.
+    async fn next(&mut self) -> Result<Option<Bytes>, Fault>;
+}
+
+/// The body of a request.
+pub enum Payload<'a> {
+    /// All of it, at hand for another attempt.
+    Whole(Bytes),
+    /// As it comes, once.
+    Stream(&'a mut dyn BodySource),
+}
+
+/// Makes the request header for an endpoint: called once for each attempt.
+pub trait Prepare: Send {
+    /// The header as it goes out, `Host` and framing included.
+    fn header(&mut self, endpoint: &Endpoint) -> Result<RequestHeader, Fault>;
+}
+
+/// The time given to the attempts, and what the caller learns of them, however they end.
+#[derive(Debug, Clone, Copy)]
+pub struct Trace {
+    /// When the response header must be there.
+    pub deadline: Instant,
+    /// Attempts made.
+    pub attempts: u32,
+    /// The last endpoint tried.
+    pub endpoint: Option<SocketAddr>,
+    /// Time from the attempts' starts to their response headers or ends.
+    pub waited: Duration,
+}
+
+impl Trace {
+    /// Nothing tried yet.
+    pub fn until(deadline: Instant) -> Self {
+        Self { deadline, attempts: 0, endpoint: None, waited: Duration::ZERO }
+    }
+}
+
+/// A response whose header has arrived.
+pub struct Answer {
+    /// Status and header fields, as the upstream sent them.
+    pub head: ResponseHeader,
+    session: HttpSession,
+    peer: HttpPeer,
+    exchange: Arc<Exchange>,
+    idle: Duration,
+    complete: bool,
+    _in_flight: InFlight,
+}
+
+impl Exchange {
+    /// Shares nothing but the settings with Pingora's own connector.
+    pub fn new(connector: Connector) -> Arc<Self> {
+        Arc::new(Self { connector })
+    }
+
+    /// Sends a request to the upstream, trying again as its rules say, and returns when a response header is there.
+    /// `trace.deadline` bounds everything up to that point.
+    pub async fn send(
+        self: &Arc<Self>,
+        upstream: &Upstream,
+        prepare: &mut dyn Prepare,
+        mut payload: Payload<'_>,
+        trace: &mut Trace,
+    ) -> Result<Answer, Fault> {
+        let deadline = trace.deadline;
+        let mut failed_at = None;
+        loop {
+            let endpoint = upstream.pool.next(failed_at).ok_or(Fault::NoEndpoint)?;
+            trace.attempts += 1;
+            trace.endpoint = Some(endpoint.address);
+            let header = prepare.header(&endpoint)?;
+            let method = header.method.clone();
+            let started = Instant::now();
+            let mut attempt =
+                Attempt { exchange: self, upstream, endpoint: &endpoint, deadline, spent: false, reused: false };
+            let outcome = attempt.run(header, &mut payload).await;
+            trace.waited += started.elapsed();
+            let failed = Failed {
+                attempts: trace.attempts,
+                method: &method,
+                replayable: !attempt.spent,
+                reused: attempt.reused,
+            };
+            if settle(upstream, &outcome, &failed, started) || Instant::now() >= deadline {
+                return outcome;
+            }
+            upstream.metrics.retried.inc();
+            failed_at = Some(endpoint.address);
+        }
+    }
+}
+
+/// Counts the attempt; whether its outcome is final.
+fn settle(upstream: &Upstream, outcome: &Result<Answer, Fault>, failed: &Failed<'_>, started: Instant) -> bool {
+    match outcome {
+        Ok(answer) => {
+            upstream.metrics.answered.inc();
+            upstream.metrics.seconds.observe(started.elapsed().as_secs_f64());
+            !upstream.retry.after_status(answer.head.status, failed)
+        }
+        Err(fault) => {
+            upstream.metrics.failed.inc();
+            !upstream.retry.after_fault(fault, failed)
+        }
+    }
+}
+
+struct Attempt<'a> {
+    exchange: &'a Arc<Exchange>,
+    upstream: &'a Upstream,
+    endpoint: &'a Endpoint,
+    deadline: Instant,
+    /// Something of a streamed body is gone.
+    spent: bool,
+    reused: bool,
+}
+
+impl Attempt<'_> {
+    async fn run(&mut self, header: RequestHeader, payload: &mut Payload<'_>) -> Result<Answer, Fault> {
+        let timeouts = self.upstream.timeouts;
+        let in_flight = self.endpoint.enter();
+        let peer = peer::for_attempt(&self.endpoint.peer, &timeouts);
+        // Boxed: connecting is a large future, and most requests have a connection ready.
+        let connect = Box::pin(self.exchange.connector.get_http_session(&peer));
+        let (mut session, reused) = within(self.deadline, connect).await?.map_err(|e| fault::upstream(&e))?;
+        self.reused = reused;
+        session.set_write_timeout(Some(timeouts.idle));
+        session.set_read_timeout(None);
+        let head = self.talk(&mut session, header, payload).await;
+        match head {
+            Ok(head) => {
+                session.set_read_timeout(Some(timeouts.idle));
+                let exchange = Arc::clone(self.exchange);
+                Ok(Answer {
+                    head,
+                    session,
+                    peer,
+                    exchange,
+                    idle: timeouts.idle,
+                    complete: false,
+                    _in_flight: in_flight,
+                })
+            }
+            Err(fault) => {
+                session.shutdown().await;
+                Err(fault)
+            }
+        }
+    }
+
+    /// Sends the request and reads the response header. An upstream may answer and close before it has read the whole
+    /// body: then the answer counts, not the broken write.
+    async fn talk(
+        &mut self,
+        session: &mut HttpSession,
+        header: RequestHeader,
+        payload: &mut Payload<'_>,
+    ) -> Result<ResponseHeader, Fault> {
+        let sent = within(self.deadline, session.write_request_header(Box::new(header))).await?;
+        sent.map_err(|e| fault::upstream(&e))?;
+        let written = self.send_body(session, payload).await;
+        if let Err(fault) = &written
+            && !matches!(fault, Fault::Reset(_))
+        {
+            return Err(fault.clone());
+        }
+        let until = self.deadline.min(Instant::now() + self.upstream.timeouts.first_byte);
+        let head = self.read_head(session, until).await;
+        match (written, head) {
+            (Err(broken), Err(_)) => Err(broken),
+            (_, head) => head,
+        }
+    }
+
+    async fn send_body(&mut self, session: &mut HttpSession, payload: &mut Payload<'_>) -> Result<(), Fault> {
+        let upstream = |e: Box<pingora_core::Error>| fault::upstream(&e);
+        match payload {
+            Payload::Whole(body) if body.is_empty() => {}
+            Payload::Whole(body) => {
+                within(self.deadline, session.write_request_body(body.clone(), true)).await?.map_err(upstream)?;
+            }
+            Payload::Stream(source) => {
+                while let Some(piece) = within(self.deadline, source.next()).await?? {
+                    self.spent = true;
+                    within(self.deadline, session.write_request_body(piece, false)).await?.map_err(upstream)?;
+                }
+            }
+        }
+        within(self.deadline, session.finish_request_body()).await?.map_err(upstream)
+    }
+
+    async fn read_head(&self, session: &mut HttpSession, until: Instant) -> Result<ResponseHeader, Fault> {
+        /// More interim responses than this are an attack or a defect.
+        const MAX_INTERIM: usize = 16;
+        for _ in 0..MAX_INTERIM {
+            let read = tokio::time::timeout_at(until.into(), session.read_response_header()).await;
+            read.map_err(|_| if until < self.deadline { Fault::UpstreamTimeout } else { Fault::Deadline })?
+                .map_err(|e| fault::upstream(&e))?;
+            let head = session.response_header().ok_or_else(|| Fault::Internal("no response header".into()))?;
+            if head.status == http::StatusCode::SWITCHING_PROTOCOLS {
+                return Err(Fault::UpstreamProtocol("a protocol switch that nobody asked for".into()));
+            }
+            if !head.status.is_informational() {
+                return Ok(head.clone());
+            }
+        }
+        Err(Fault::UpstreamProtocol("too many interim responses".into()))
+    }
+}
+
+async fn within<T>(deadline: Instant, work: impl Future<Output = T>) -> Result<T, Fault> {
+    tokio::time::timeout_at(deadline.into(), work).await.map_err(|_| Fault::Deadline)
+}
+
+impl Answer {
+    /// The next piece of the body; `None` at the end.
+    pub async fn next(&mut self) -> Result<Option<Bytes>, Fault> {
+        if self.complete {
+            return Ok(None);
+        }
+        let piece = self.session.read_response_body().await.map_err(|e| fault::upstream(&e))?;
+        self.complete = piece.is_none() || self.session.response_done();
+        Ok(piece)
+    }
+
+    /// What the header says of the body's length.
+    pub fn declared_length(&self) -> Option<u64> {
+        self.head.headers.get(header::CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
+    }
+
+    /// Whether a response to `method` has a body at all (RFC 9110, section 6.4.1).
+    pub fn has_body(&self, method: &Method) -> bool {
+        *method != Method::HEAD && !matches!(self.head.status.as_u16(), 204 | 304)
+    }
+
+    /// The whole body, at most `max` bytes, by `deadline`.
+    pub async fn whole(&mut self, max: u64, deadline: Instant) -> Result<Bytes, Fault> {
+        if self.declared_length().is_some_and(|length| length > max) {
+            return Err(Fault::ResponseTooLarge { max });
+        }
+        let mut body = BytesMut::new();
+        while let Some(piece) = within(deadline, self.next()).await?? {
+            if (body.len() + piece.len()) as u64 > max {
+                return Err(Fault::ResponseTooLarge { max });
+            }
+            body.extend_from_slice(&piece);
+        }
+        Ok(body.freeze())
+    }
+
+    /// Gives the connection back to the pool, if the response is complete; closes it otherwise.
+    pub async fn finish(mut self) {
+        if self.complete || self.session.response_done() {
+            let Self { exchange, session, peer, idle, .. } = self;
+            exchange.connector.release_http_session(session, &peer, Some(idle)).await;
+        } else {
+            self.session.shutdown().await;
+        }
+    }
+}

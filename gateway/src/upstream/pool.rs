@@ -1,0 +1,206 @@
+//! Endpoints and their state, which live as long as some configuration wants them.
+
+use std::{
+    collections::HashMap,
+    hash::{DefaultHasher, Hash, Hasher},
+    net::SocketAddr,
+    sync::{
+        Arc, Weak,
+        atomic::{AtomicBool, AtomicUsize, Ordering},
+    },
+};
+
+use arc_swap::ArcSwap;
+use parking_lot::Mutex;
+use pingora_core::upstreams::peer::HttpPeer;
+use tokio::sync::Notify;
+
+use super::{
+    balance::RoundRobin,
+    dns::Member,
+    peer::{self, PeerTls},
+};
+
+/// The endpoints of one upstream.
+pub struct Pool {
+    pub(super) members: Vec<Member>,
+    tls: Option<PeerTls>,
+    identity: u64,
+    current: ArcSwap<Current>,
+    registry: Weak<Registry>,
+    pub(super) started: AtomicBool,
+    pub(super) resolved: Notify,
+}
+
+/// The addresses known now, and whose turn it is.
+#[derive(Default)]
+struct Current {
+    endpoints: Vec<Arc<Endpoint>>,
+    turns: RoundRobin,
+}
+
+/// One address of an upstream.
+pub struct Endpoint {
+    /// Where it is.
+    pub address: SocketAddr,
+    /// What the request's `Host` says unless a rewrite says otherwise: host and port as configured.
+    pub authority: Arc<str>,
+    /// What Pingora needs to connect, without time-outs.
+    pub peer: HttpPeer,
+    /// Shared by every configuration that has this endpoint.
+    pub state: Arc<EndpointState>,
+}
+
+/// What is known about an endpoint, across reloads.
+#[derive(Debug, Default)]
+pub struct EndpointState {
+    in_flight: AtomicUsize,
+}
+
+impl EndpointState {
+    /// Requests at this endpoint now.
+    pub fn in_flight(&self) -> usize {
+        self.in_flight.load(Ordering::Relaxed)
+    }
+}
+
+/// A request at an endpoint; ends when dropped, however the request ends.
+pub struct InFlight(Arc<EndpointState>);
+
+impl Endpoint {
+    /// Counts a request in.
+    pub fn enter(&self) -> InFlight {
+        self.state.in_flight.fetch_add(1, Ordering::Relaxed);
+        InFlight(Arc::clone(&self.state))
+    }
+}
+
+impl Drop for InFlight {
+    fn drop(&mut self) {
+        self.0.in_flight.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+impl Pool {
+    /// The endpoint whose turn it is, avoiding `not` (the one that just failed) where there is another.
+    pub fn next(&self, not: Option<SocketAddr>) -> Option<Arc<Endpoint>> {
+        let current = self.current.load();
+        let first = current.endpoints.get(current.turns.next()?)?;
+        if not != Some(first.address) {
+            return Some(Arc::clone(first));
+        }
+        let another = current.endpoints.iter().find(|e| Some(e.address) != not);
+        Some(Arc::clone(another.unwrap_or(first)))
+    }
+
+    /// Whether there is an endpoint to send to.
+    pub fn is_resolved(&self) -> bool {
+        !self.current.load().endpoints.is_empty()
+    }
+
+    /// The addresses in use now with the requests at each.
+    pub fn endpoints(&self) -> Vec<(SocketAddr, usize)> {
+        self.current.load().endpoints.iter().map(|e| (e.address, e.state.in_flight())).collect()
+    }
+
+    /// Puts resolved addresses in use: one list for each member, in order. Nothing changes if they are the same.
+    pub(super) fn put(&self, addresses: &[Vec<SocketAddr>]) {
+        let wanted = || self.members.iter().zip(addresses).flat_map(|(m, list)| list.iter().map(move |a| (m, *a)));
+        let current = self.current.load();
+        if current.endpoints.iter().map(|e| e.address).eq(wanted().map(|(_, a)| a)) {
+            return;
+        }
+        let weights: Vec<u16> = wanted().map(|(m, _)| m.weight).collect();
+        let endpoints = wanted().map(|(m, address)| Arc::new(self.endpoint(m, address))).collect();
+        self.current.store(Arc::new(Current { endpoints, turns: RoundRobin::new(&weights) }));
+        self.resolved.notify_waiters();
+    }
+
+    fn endpoint(&self, member: &Member, address: SocketAddr) -> Endpoint {
+        let state = self.registry.upgrade().map(|r| r.state(self.identity, address)).unwrap_or_default();
+        let peer = peer::template(address, self.identity, self.tls.as_ref());
+        Endpoint { address, authority: Arc::clone(&member.authority), peer, state }
+    }
+}
+
+/// Every pool and endpoint of the process, so that a reload finds those that it keeps.
+#[derive(Default)]
+pub struct Registry {
+    pools: Mutex<HashMap<u64, Weak<Pool>>>,
+    states: Mutex<HashMap<(u64, SocketAddr), Weak<EndpointState>>>,
+}
+
+impl Registry {
+    /// The pool with this name and these settings: the one in use, if there is one, else a new one.
+    pub fn pool(self: &Arc<Self>, name: &str, members: Vec<Member>, tls: Option<PeerTls>) -> Arc<Pool> {
+        let mut hasher = DefaultHasher::new();
+        (name, tls.as_ref().map(PeerTls::identity)).hash(&mut hasher);
+        let identity = hasher.finish();
+        members.hash(&mut hasher);
+        let key = hasher.finish();
+        let mut pools = self.pools.lock();
+        pools.retain(|_, pool| pool.strong_count() > 0);
+        if let Some(pool) = pools.get(&key).and_then(Weak::upgrade) {
+            return pool;
+        }
+        let pool = Arc::new(Pool {
+            members,
+            tls,
+            identity,
+            current: ArcSwap::default(),
+            registry: Arc::downgrade(self),
+            started: AtomicBool::new(false),
+            resolved: Notify::new(),
+        });
+        let literal: Vec<Vec<SocketAddr>> = pool.members.iter().map(Member::literal).collect();
+        pool.put(&literal);
+        pools.insert(key, Arc::downgrade(&pool));
+        pool
+    }
+
+    fn state(&self, identity: u64, address: SocketAddr) -> Arc<EndpointState> {
+        let mut states = self.states.lock();
+        states.retain(|_, state| state.strong_count() > 0);
+        if let Some(state) = states.get(&(identity, address)).and_then(Weak::upgrade) {
+            return state;
+        }
+        let state = Arc::new(EndpointState::default());
+        states.insert((identity, address), Arc::downgrade(&state));
+        state
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn members(list: &[&str]) -> Vec<Member> {
+        list.iter().map(|a| Member::parse(a, 1, 80).unwrap()).collect()
+    }
+
+    #[test]
+    fn what_a_reload_keeps_keeps_its_state() {
+        let registry = Arc::new(Registry::default());
+        let before = registry.pool("erp", members(&["127.0.0.1:1", "127.0.0.1:2"]), None);
+        let busy = before.next(None).unwrap();
+        let _guard = busy.enter();
+        let same = registry.pool("erp", members(&["127.0.0.1:1", "127.0.0.1:2"]), None);
+        assert!(Arc::ptr_eq(&before, &same));
+        let grown = registry.pool("erp", members(&["127.0.0.1:1", "127.0.0.1:3"]), None);
+        assert_eq!(grown.endpoints(), [("127.0.0.1:1".parse().unwrap(), 1), ("127.0.0.1:3".parse().unwrap(), 0)]);
+        let other = registry.pool("crm", members(&["127.0.0.1:1"]), None);
+        assert_eq!(other.endpoints()[0].1, 0);
+    }
+
+    #[test]
+    fn a_retry_goes_elsewhere_where_it_can() {
+        let registry = Arc::new(Registry::default());
+        let pool = registry.pool("erp", members(&["127.0.0.1:1", "127.0.0.1:2"]), None);
+        let failed: SocketAddr = "127.0.0.1:1".parse().unwrap();
+        for _ in 0..4 {
+            assert_ne!(pool.next(Some(failed)).unwrap().address, failed);
+        }
+        let alone = registry.pool("one", members(&["127.0.0.1:1"]), None);
+        assert_eq!(alone.next(Some(failed)).unwrap().address, failed);
+    }
+}

@@ -1,0 +1,103 @@
+use crossway_plugin_api::{Consumer, PluginConfig as _};
+
+use super::*;
+use crate::testing::{ctx, parse, refused, reply_values, request, run, values};
+
+/// A plugin that knows `acme` (groups gold and beta, key `key-of-acme`), and `lone` (no group, key `key-of-lone`).
+fn plugin(yaml: &str) -> Arc<dyn Plugin> {
+    let mut consumers = ConsumerDirectory::default();
+    let all: [(&str, &[&str]); 2] = [("acme", &["gold", "beta"]), ("lone", &[])];
+    for (name, groups) in all {
+        let mut bytes = [0; 32];
+        bytes.copy_from_slice(digest(&SHA256, format!("key-of-{name}").as_bytes()).as_ref());
+        let consumer = Consumer { name: name.into(), groups: groups.iter().map(|g| (*g).to_owned()).collect() };
+        consumers.add_api_key(Digest256(bytes), Arc::new(consumer)).unwrap();
+    }
+    parse(yaml).unwrap().build(&Deps { consumers: Arc::new(consumers) }).unwrap()
+}
+
+#[tokio::test]
+async fn a_key_establishes_its_consumer_and_is_hidden() {
+    let plugin = plugin("api_key: {}");
+    let (mut req, mut ctx) = (request("GET", &[("X-API-Key", "key-of-acme")]), ctx());
+    assert!(run(&plugin, &mut req, &mut ctx).await.is_none());
+    assert_eq!(ctx.consumer.as_ref().unwrap().name, "acme");
+    assert!(!req.headers.contains_key("x-api-key"));
+    plugin.on_upstream_request(&mut req, &mut ctx).unwrap();
+    assert_eq!(values(&req.headers, "x-consumer-name"), "acme");
+    assert_eq!(values(&req.headers, "x-consumer-groups"), "gold,beta");
+}
+
+#[tokio::test]
+async fn identity_fields_never_come_from_the_client() {
+    let plugin = plugin("api_key: {}");
+    let claims = [("X-Consumer-Name", "admin"), ("X-Consumer-Groups", "root"), ("X-Consumer-Groups", "all")];
+    let mut req = request("GET", &[&[("X-API-Key", "key-of-lone")][..], &claims].concat());
+    let mut ctx = ctx();
+    run(&plugin, &mut req, &mut ctx).await;
+    plugin.on_upstream_request(&mut req, &mut ctx).unwrap();
+    assert_eq!(values(&req.headers, "x-consumer-name"), "lone");
+    assert_eq!(values(&req.headers, "x-consumer-groups"), "");
+}
+
+#[tokio::test]
+async fn the_key_stays_where_it_need_not_be_hidden() {
+    let plugin = plugin("api_key: { header: Authorization, hide: false }");
+    let mut req = request("GET", &[("Authorization", "key-of-acme")]);
+    assert!(run(&plugin, &mut req, &mut ctx()).await.is_none());
+    assert_eq!(values(&req.headers, "authorization"), "key-of-acme");
+}
+
+#[tokio::test]
+async fn everything_else_is_401_with_a_challenge() {
+    let plugin = plugin("api_key: {}");
+    let (longest, too_long) = ("k".repeat(512), "k".repeat(513));
+    let cases: [(&[&str], &str); 9] = [
+        (&[], "api_key_missing"),
+        (&["wrong"], "api_key_invalid"),
+        (&[""], "api_key_invalid"),
+        (&["KEY-OF-ACME"], "api_key_invalid"),
+        (&["key-of-acme "], "api_key_invalid"),
+        (&["key-of-acme", "key-of-acme"], "api_key_invalid"),
+        (&["key-of-acme", "wrong"], "api_key_invalid"),
+        (&[&longest], "api_key_invalid"),
+        (&[&too_long], "api_key_invalid"),
+    ];
+    for (keys, code) in cases {
+        let fields: Vec<_> = keys.iter().map(|k| ("X-API-Key", *k)).collect();
+        for method in ["GET", "OPTIONS", "HEAD"] {
+            let mut ctx = ctx();
+            let reply = run(&plugin, &mut request(method, &fields), &mut ctx).await.unwrap();
+            assert_eq!((reply.status.as_u16(), reply.code()), (401, Some(code)), "{keys:?}");
+            assert_eq!(reply_values(&reply, "www-authenticate"), "Key realm=\"crossway\"");
+            assert!(ctx.consumer.is_none());
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_very_long_key_is_refused_even_if_its_digest_is_known() {
+    let long = "k".repeat(513);
+    let mut bytes = [0; 32];
+    bytes.copy_from_slice(digest(&SHA256, long.as_bytes()).as_ref());
+    let mut consumers = ConsumerDirectory::default();
+    consumers.add_api_key(Digest256(bytes), Arc::default()).unwrap();
+    let plugin = Config::default().build(&Deps { consumers: Arc::new(consumers) }).unwrap();
+    let reply = run(&plugin, &mut request("GET", &[("X-API-Key", &long)]), &mut ctx()).await.unwrap();
+    assert_eq!(reply.code(), Some("api_key_invalid"));
+}
+
+#[tokio::test]
+async fn no_consumers_means_nobody_comes_in() {
+    let plugin = crate::testing::build("api_key: {}").unwrap();
+    let reply = run(&plugin, &mut request("GET", &[("X-API-Key", "any")]), &mut ctx()).await.unwrap();
+    assert_eq!(reply.status.as_u16(), 401);
+    assert!(plugin.needs().authenticates);
+}
+
+#[test]
+fn fields_with_another_meaning_are_refused() {
+    for name in ["Host", "Transfer-Encoding", "X-Consumer-Name", "Forwarded"] {
+        assert_eq!(refused(&format!("api_key: {{ header: {name} }}")).0, "header", "{name}");
+    }
+}

@@ -1,0 +1,262 @@
+//! What every plugin of the registry must keep to.
+
+use std::{collections::BTreeSet, fs, path::PathBuf, sync::Arc};
+
+use crossway_plugin_api::{Consumer, ConsumerDirectory, Deps, PluginConfig as _, config::Sha256Hex};
+use ring::digest::{SHA256, digest};
+use serde_json::{Map, Value, json};
+
+use crate::{
+    AnyPlugin,
+    testing::{ctx, request, run},
+};
+
+fn read(path: &str) -> String {
+    let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join(path);
+    fs::read_to_string(&path).unwrap_or_else(|e| panic!("{}: {e}", path.display()))
+}
+
+/// The example of a plugin: its text, and the configuration in it.
+fn example(name: &str) -> (String, Value) {
+    let text = read(&format!("../conf/plugins/{name}.yaml"));
+    let value = serde_yaml::from_str(&text).unwrap();
+    (text, value)
+}
+
+/// The settings of every entry of the plugin on the example's routes.
+fn entries(name: &str) -> Vec<Value> {
+    let (_, config) = example(name);
+    let routes = config["routes"].as_array().unwrap().clone();
+    let plugins = routes.iter().flat_map(|route| route["plugins"].as_array().unwrap().clone());
+    let found: Vec<Value> = plugins.filter_map(|entry| entry.get(name).cloned()).collect();
+    assert!(!found.is_empty(), "the example of {name} does not use it");
+    found
+}
+
+fn entry(name: &str, settings: &Value) -> Result<AnyPlugin, String> {
+    serde_json::from_value(json!({ name: settings })).map_err(|e| e.to_string())
+}
+
+/// The consumers of an example.
+fn deps(name: &str) -> Deps {
+    let (_, config) = example(name);
+    let mut consumers = ConsumerDirectory::default();
+    for consumer in config["consumers"].as_array().into_iter().flatten() {
+        for credential in consumer["credentials"].as_array().unwrap() {
+            let digest = Sha256Hex::parse(credential["api_key"]["sha256"].as_str().unwrap()).unwrap();
+            let name = consumer["name"].as_str().unwrap().to_owned();
+            consumers.add_api_key(digest.0, Arc::new(Consumer { name, groups: Vec::new() })).unwrap();
+        }
+    }
+    Deps { consumers: Arc::new(consumers) }
+}
+
+/// The schemas of the plugins' settings, by name.
+fn schemas() -> Map<String, Value> {
+    let settings = schemars::generate::SchemaSettings::draft2020_12().with(|s| s.inline_subschemas = true);
+    let schema = settings.into_generator().into_root_schema_for::<AnyPlugin>().to_value();
+    let mut found = Map::new();
+    for variant in schema["oneOf"].as_array().unwrap() {
+        let properties = variant["properties"].as_object().unwrap();
+        assert_eq!((properties.len(), &variant["type"]), (1, &json!("object")), "one plugin in each alternative");
+        assert!(variant["description"].is_string(), "{variant}");
+        found.extend(properties.clone());
+    }
+    found
+}
+
+/// Calls `visit` for each object with fields of its own, this one and all inside it.
+fn objects(path: &str, schema: &Value, visit: &mut dyn FnMut(&str, &Value)) {
+    if schema.get("properties").is_some() {
+        visit(path, schema);
+    }
+    for (name, field) in schema["properties"].as_object().into_iter().flatten() {
+        objects(&format!("{path}/{name}"), field, visit);
+    }
+    for inner in ["items", "additionalProperties"].iter().filter_map(|key| schema.get(key)) {
+        objects(path, inner, visit);
+    }
+}
+
+const CANARY: &str = "sings-in-the-mine";
+
+/// Puts the canary at every place whose schema says that its text may be secret; returns how many there are.
+fn plant(schema: &Value, value: &mut Value) -> usize {
+    let secret = schema["writeOnly"] == true || schema["description"].as_str().is_some_and(|d| d.contains("A secret"));
+    match value {
+        Value::String(text) if secret => {
+            CANARY.clone_into(text);
+            1
+        }
+        Value::Array(items) => items.iter_mut().map(|item| plant(&schema["items"], item)).sum(),
+        Value::Object(fields) => {
+            let below = |name: &str| schema["properties"].get(name).unwrap_or(&schema["additionalProperties"]);
+            fields.iter_mut().map(|(name, field)| plant(below(name), field)).sum()
+        }
+        _ => 0,
+    }
+}
+
+#[test]
+fn names_are_sorted_and_are_those_of_the_schema() {
+    let listed: Vec<&str> = AnyPlugin::NAMES.to_vec();
+    let in_schema: Vec<String> = schemas().keys().cloned().collect();
+    assert!(listed.is_sorted());
+    assert_eq!(listed, in_schema);
+}
+
+#[test]
+fn every_example_builds_and_goes_by_its_name() {
+    for name in AnyPlugin::NAMES {
+        let (text, _) = example(name);
+        assert!(text.starts_with("# yaml-language-server: $schema=../gateway.schema.json\n"), "{name}");
+        for settings in entries(name) {
+            let plugin = entry(name, &settings).unwrap_or_else(|e| panic!("{name}: {e}"));
+            assert_eq!(plugin.name(), *name);
+            assert_eq!(plugin.build(&deps(name)).err(), None, "{name}");
+        }
+    }
+}
+
+#[test]
+fn there_is_no_example_without_a_plugin() {
+    let folder = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../conf/plugins");
+    let files: BTreeSet<String> =
+        fs::read_dir(folder).unwrap().map(|file| file.unwrap().file_name().into_string().unwrap()).collect();
+    assert_eq!(files, AnyPlugin::NAMES.iter().map(|name| format!("{name}.yaml")).collect());
+}
+
+#[test]
+fn examples_show_every_setting() {
+    for (name, schema) in schemas() {
+        let used = entries(&name);
+        for (field, _) in schema["properties"].as_object().unwrap() {
+            assert!(used.iter().any(|settings| settings.get(field).is_some()), "{name}: {field} is not shown");
+        }
+    }
+}
+
+#[test]
+fn unknown_fields_are_refused() {
+    for (name, schema) in schemas() {
+        let mut settings = entries(&name).swap_remove(0);
+        settings["no_such_field"] = json!(1);
+        let refusal = entry(&name, &settings).unwrap_err();
+        assert!(refusal.contains("no_such_field"), "{name}: {refusal}");
+        objects(&name, &schema, &mut |path, object| {
+            assert_eq!(object["additionalProperties"], false, "{path} takes unknown fields");
+        });
+    }
+}
+
+#[test]
+fn every_field_is_described_and_in_snake_case() {
+    for (name, schema) in schemas() {
+        objects(&name, &schema, &mut |path, object| {
+            for (field, about) in object["properties"].as_object().unwrap() {
+                assert!(about["description"].as_str().is_some_and(|d| d.len() > 10), "{path}/{field} is not described");
+                assert!(field.bytes().all(|b| b.is_ascii_lowercase() || b == b'_'), "{path}/{field}");
+            }
+        });
+    }
+}
+
+#[test]
+fn schemas_are_plain() {
+    for (name, schema) in schemas() {
+        let text = schema.to_string();
+        for word in ["anyOf", "oneOf", "allOf", "$ref", "$defs"] {
+            assert!(!text.contains(word), "the schema of {name} has {word}");
+        }
+    }
+}
+
+#[test]
+fn debug_shows_no_secret() {
+    let mut planted = 0;
+    for (name, schema) in schemas() {
+        for mut settings in entries(&name) {
+            planted += plant(&schema, &mut settings);
+            let shown = format!("{:?}", entry(&name, &settings).unwrap());
+            assert!(!shown.contains(CANARY), "{name} shows a secret: {shown}");
+        }
+    }
+    assert!(planted > 0, "no example has a secret, so that nothing was checked");
+}
+
+#[test]
+fn the_demo_key_opens_the_example() {
+    let (text, _) = example("api_key");
+    let key = "demo-key-of-acme";
+    let mut bytes = [0; 32];
+    bytes.copy_from_slice(digest(&SHA256, key.as_bytes()).as_ref());
+    assert!(deps("api_key").consumers.by_api_key(&crossway_plugin_api::Digest256(bytes)).is_some());
+    assert!(text.contains(key));
+}
+
+#[test]
+fn the_readme_has_a_row_for_each_plugin() {
+    let readme = read("README.md");
+    for name in AnyPlugin::NAMES {
+        let rows = readme.lines().filter(|line| line.starts_with(&format!("| `{name}` |"))).collect::<Vec<_>>();
+        assert_eq!(rows.len(), 1, "{name}");
+        assert!(rows[0].contains(&format!("../conf/plugins/{name}.yaml")), "{name}");
+    }
+}
+
+/// The codes that the readme documents, with their statuses.
+fn documented() -> BTreeSet<(String, u16)> {
+    let readme = read("README.md");
+    let cells = |line: &str| line.split('|').map(|cell| cell.trim().to_owned()).collect::<Vec<_>>();
+    let rows = readme.lines().filter(|line| line.starts_with("| `")).map(cells);
+    rows.filter_map(|row| Some((row[1].trim_matches('`').to_owned(), row[2].parse().ok()?))).collect()
+}
+
+/// The refusal that a plugin, as its example sets it up, gives to a request with these fields.
+async fn refusal(name: &str, settings: &Value, fields: &[(&'static str, &str)]) -> Option<(String, u16)> {
+    let plugin = entry(name, settings).unwrap().build(&deps(name)).unwrap_or_else(|e| panic!("{name}: {e}"));
+    let reply = run(&plugin, &mut request("OPTIONS", fields), &mut ctx()).await?;
+    reply.code().map(|code| (code.to_owned(), reply.status.as_u16()))
+}
+
+/// Every code of the readme comes up with its status, and no other.
+#[tokio::test]
+async fn refusals_carry_documented_codes() {
+    let probes: [&[(&'static str, &str)]; 3] =
+        [&[], &[("X-API-Key", "wrong")], &[("Origin", "https://evil.test"), ("Access-Control-Request-Method", "PUT")]];
+    let mut seen = BTreeSet::new();
+    let examples = AnyPlugin::NAMES.iter().flat_map(|name| entries(name).into_iter().map(move |entry| (name, entry)));
+    for (name, settings) in examples {
+        for fields in probes {
+            seen.extend(refusal(name, &settings, fields).await);
+        }
+    }
+    assert_eq!(seen, documented());
+}
+
+/// The source of a plugin, without its tests and attributes.
+fn source(name: &str) -> String {
+    let folder = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("src").join(name);
+    let files = fs::read_dir(folder).unwrap().map(|file| file.unwrap().path());
+    let code = files.filter(|path| path.file_name().is_some_and(|file| file != "tests.rs"));
+    let text: String = code.map(|path| fs::read_to_string(path).unwrap()).collect();
+    let before_tests = |text: &str| text.split("mod tests {").next().unwrap_or_default().to_owned();
+    before_tests(&text).lines().filter(|line| !line.trim().starts_with("#[")).collect()
+}
+
+/// A code that no probe brings up is found in the source: it is the only kind of text there that looks like one and is
+/// no name of a setting or a plugin.
+#[test]
+fn codes_in_the_source_are_documented() {
+    let known: BTreeSet<String> = documented().into_iter().map(|(code, _)| code).collect();
+    let mut found = BTreeSet::new();
+    for (name, schema) in schemas() {
+        let is_code = |text: &str| {
+            let word = text.contains('_') && text.bytes().all(|b| b.is_ascii_lowercase() || b == b'_');
+            word && schema["properties"].get(text).is_none() && !AnyPlugin::NAMES.contains(&text)
+        };
+        let source = source(&name);
+        found.extend(source.split('"').filter(|text| is_code(text)).map(str::to_owned));
+    }
+    assert_eq!(found, known);
+}

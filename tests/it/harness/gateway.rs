@@ -1,0 +1,199 @@
+//! The gateway as a process.
+
+use std::{
+    io::{Read, Write},
+    net::SocketAddr,
+    os::unix::net::UnixStream,
+    path::{Path, PathBuf},
+    process::{Child, Command, ExitStatus, Stdio},
+};
+
+use serde_json::Value;
+use tempfile::TempDir;
+
+use super::{PATIENCE, Response, client, eventually};
+
+/// The program under test.
+pub const BINARY: &str = env!("CARGO_BIN_EXE_crossway");
+const TOKEN: &str = "token-of-the-tests-0123";
+
+/// A running gateway; ended when dropped.
+pub struct Gateway {
+    child: Child,
+    folder: TempDir,
+    listeners: Vec<(String, SocketAddr)>,
+}
+
+impl Gateway {
+    /// Starts with this configuration, to which an admin listener is added, and a listener `public` where it names none.
+    pub fn start(config: &str) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("gateway.yaml");
+        std::fs::write(&path, complete(config, folder.path())).unwrap();
+        let log = std::fs::File::create(folder.path().join("stderr")).unwrap();
+        let child = Command::new(BINARY)
+            .args(["run", "-c"])
+            .arg(&path)
+            .stdin(Stdio::null())
+            .stdout(std::fs::File::create(folder.path().join("stdout")).unwrap())
+            .stderr(log)
+            .spawn()
+            .unwrap();
+        let mut gateway = Self { child, folder, listeners: Vec::new() };
+        eventually("the gateway is ready", || gateway.is_ready().then_some(()));
+        gateway.refresh();
+        gateway
+    }
+
+    fn is_ready(&mut self) -> bool {
+        if let Some(status) = self.child.try_wait().unwrap() {
+            panic!("the gateway ended with {status}: {}", self.stderr());
+        }
+        UnixStream::connect(self.socket()).is_ok() && self.admin("GET /readyz").status == 200
+    }
+
+    /// Learns the listeners' addresses anew.
+    pub fn refresh(&mut self) {
+        let status = self.status();
+        let shown = |l: &Value| {
+            (l["name"].as_str().unwrap_or_default().to_owned(), l["local"].as_str().unwrap().parse().unwrap())
+        };
+        self.listeners = status["listeners"].as_array().unwrap().iter().map(shown).collect();
+    }
+
+    /// Address of the listener `public`.
+    pub fn address(&self) -> String {
+        self.listener("public").expect("a listener named public")
+    }
+
+    /// Address of a listener, if there is one of this name.
+    pub fn listener(&self, name: &str) -> Option<String> {
+        self.listeners.iter().find(|(n, _)| n == name).map(|(_, address)| address.to_string())
+    }
+
+    pub fn get(&self, target: &str) -> Response {
+        self.send(&format!("GET {target}"), &[], b"")
+    }
+
+    /// `request` is `METHOD /target`.
+    pub fn send(&self, request: &str, headers: &[(&str, &str)], body: &[u8]) -> Response {
+        client::exchange(&self.address(), request, headers, body)
+    }
+
+    /// Asks the admin listener, with the token.
+    pub fn admin(&self, request: &str) -> Response {
+        self.admin_with(request, &[("Authorization", &format!("Bearer {TOKEN}"))])
+    }
+
+    /// Asks the admin listener.
+    pub fn admin_with(&self, request: &str, headers: &[(&str, &str)]) -> Response {
+        let mut stream = UnixStream::connect(self.socket()).unwrap();
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        let mut text = format!("{request} HTTP/1.1\r\nConnection: close\r\n");
+        if !headers.iter().any(|(n, _)| n.eq_ignore_ascii_case("host")) {
+            text.push_str("Host: localhost\r\n");
+        }
+        for (name, value) in headers {
+            text.push_str(&format!("{name}: {value}\r\n"));
+        }
+        text.push_str("\r\n");
+        stream.write_all(text.as_bytes()).unwrap();
+        let mut answer = Vec::new();
+        stream.read_to_end(&mut answer).unwrap();
+        parse(&answer)
+    }
+
+    pub fn status(&self) -> Value {
+        self.admin("GET /api/status").json()
+    }
+
+    pub fn generation(&self) -> u64 {
+        self.status()["generation"].as_u64().unwrap()
+    }
+
+    /// The value of a metric, by its line's beginning; 0 where there is no such line.
+    pub fn metric(&self, line: &str) -> f64 {
+        let text = self.admin("GET /metrics").text();
+        let found = text.lines().find_map(|l| l.strip_prefix(line).and_then(|v| v.trim().parse().ok()));
+        found.unwrap_or_default()
+    }
+
+    /// Replaces the configuration on disk, without telling the gateway.
+    pub fn write(&self, config: &str) {
+        std::fs::write(self.config(), complete(config, self.folder.path())).unwrap();
+    }
+
+    /// Replaces the configuration and reloads through the admin listener.
+    pub fn reload(&mut self, config: &str) -> Response {
+        self.write(config);
+        let answer = self.admin("POST /api/reload");
+        self.refresh();
+        answer
+    }
+
+    pub fn config(&self) -> PathBuf {
+        self.folder.path().join("gateway.yaml")
+    }
+
+    pub fn folder(&self) -> &Path {
+        self.folder.path()
+    }
+
+    pub fn stderr(&self) -> String {
+        std::fs::read_to_string(self.folder.path().join("stderr")).unwrap_or_default()
+    }
+
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Sends a signal by its name, such as `HUP`.
+    pub fn signal(&self, name: &str) {
+        let sent = Command::new("kill").args([format!("-{name}"), self.child.id().to_string()]).status().unwrap();
+        assert!(sent.success());
+    }
+
+    /// Whether the process has ended, and how.
+    pub fn ended(&mut self) -> Option<ExitStatus> {
+        self.child.try_wait().unwrap()
+    }
+
+    /// Waits for the end of the process.
+    pub fn wait(&mut self) -> ExitStatus {
+        eventually("the gateway ends", || self.child.try_wait().unwrap())
+    }
+
+    fn socket(&self) -> PathBuf {
+        self.folder.path().join("admin.sock")
+    }
+}
+
+impl Drop for Gateway {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        if std::thread::panicking() {
+            eprintln!("--- the gateway's log\n{}", self.stderr());
+        }
+    }
+}
+
+fn complete(config: &str, folder: &Path) -> String {
+    let mut text = format!("admin: {{ address: \"unix:{}/admin.sock\", token: {TOKEN} }}\n", folder.display());
+    if !config.contains("listeners:") {
+        text.push_str("listeners: [{ name: public, address: \"127.0.0.1:0\" }]\n");
+    }
+    if !config.contains("runtime:") {
+        text.push_str("runtime: { threads: 2, drain: { readiness_delay: 0s, deadline: 10s } }\n");
+    }
+    text + config
+}
+
+fn parse(bytes: &[u8]) -> Response {
+    let text = String::from_utf8_lossy(bytes);
+    let (head, body) = text.split_once("\r\n\r\n").unwrap_or_else(|| panic!("no response: {text:?}"));
+    let mut lines = head.lines();
+    let status = lines.next().and_then(|l| l.split(' ').nth(1)).and_then(|s| s.parse().ok()).unwrap_or_default();
+    let header = |l: &str| l.split_once(':').map(|(n, v)| (n.to_ascii_lowercase(), v.trim().to_owned()));
+    Response { status, headers: lines.filter_map(header).collect(), body: body.as_bytes().to_vec(), complete: true }
+}

@@ -1,0 +1,32 @@
+//! Starts the real gateway in front of servers that do as they are told.
+
+mod client;
+mod gateway;
+mod upstream;
+
+use std::time::{Duration, Instant};
+
+pub use client::{Connection, Response, exchange, raw};
+pub use gateway::{BINARY, Gateway};
+pub use upstream::{Answer, Received, Upstream};
+
+/// Longest a test waits for anything.
+pub const PATIENCE: Duration = Duration::from_secs(20);
+
+/// Waits until `ready` gives something, looking again and again; panics with `what` when it takes too long.
+pub fn eventually<T>(what: &str, mut ready: impl FnMut() -> Option<T>) -> T {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        if let Some(found) = ready() {
+            return found;
+        }
+        assert!(Instant::now() < deadline, "did not happen in time: {what}");
+        std::thread::park_timeout(Duration::from_millis(5));
+    }
+}
+
+/// An address that nobody listens on.
+pub fn closed_address() -> String {
+    let socket = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    socket.local_addr().unwrap().to_string()
+}
