@@ -37,9 +37,19 @@ fn hyphenated(name: &HeaderName) -> String {
 /// Refuses a field of the gateway's own; `place` is where the name stands.
 pub(crate) fn check_framing(name: &HeaderName, place: &str) -> Result<(), InvalidConfig> {
     if is_framing(name) {
-        return Err(InvalidConfig::new(place, format!("is about `{name}`, a field that only the gateway writes")));
+        return Err(reserved(name, place, "that only the gateway writes"));
     }
     Ok(())
+}
+
+/// An error about a field; `which` says what is special about it. The key that stands at `place` may be its name itself.
+pub(crate) fn reserved(name: &HeaderName, place: &str, which: &str) -> InvalidConfig {
+    let key = place.rsplit('/').next().unwrap_or_default();
+    let reason = match name.as_str().eq_ignore_ascii_case(key) {
+        true => format!("is a field {which}"),
+        false => format!("names `{name}`, a field {which}"),
+    };
+    InvalidConfig::new(place, reason)
 }
 
 /// Reads a name that is a key of a mapping; `place` is where the key stands.

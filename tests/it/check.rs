@@ -210,12 +210,12 @@ fn check_and_run_agree() {
 }
 
 #[test]
-fn what_the_help_of_a_key_says_is_in_the_schema_file() {
-    let output = Command::new(BINARY).arg("schema").output().unwrap();
-    let committed = std::fs::read_to_string(root().join("conf/gateway.schema.json")).unwrap();
-    assert_eq!(
-        String::from_utf8(output.stdout).unwrap(),
-        committed,
-        "run `crossway schema > conf/gateway.schema.json`"
-    );
+fn what_the_help_of_a_key_says_is_in_the_generated_files() {
+    let files = [(["schema"].as_slice(), "conf/gateway.schema.json"), (&["schema", "--markdown"], "docs/reference.md")];
+    for (arguments, path) in files {
+        let output = Command::new(BINARY).args(arguments).output().unwrap();
+        let committed = std::fs::read_to_string(root().join(path)).unwrap();
+        let made = String::from_utf8(output.stdout).unwrap();
+        assert_eq!(made, committed, "run `crossway {} > {path}`", arguments.join(" "));
+    }
 }

@@ -1,4 +1,5 @@
 //! Integration tests: the real binary, real sockets, free ports, readiness by polling.
+#![allow(unreachable_pub, missing_docs, reason = "a test binary has no users; its names say what they are")]
 
 mod harness;
 

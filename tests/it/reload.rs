@@ -84,7 +84,7 @@ fn the_command_waits_and_tells_the_outcome() {
     let refused = reload();
     let said = String::from_utf8_lossy(&refused.stderr).into_owned();
     assert_eq!(refused.status.code(), Some(1), "{said}");
-    assert!(said.contains("upstrem") && said.contains("gateway.yaml:3:"), "{said}");
+    assert!(said.contains("upstrem") && said.contains("gateway.yaml:4:"), "{said}");
     assert_eq!(gateway.get("/").text(), "two");
 }
 
@@ -154,7 +154,7 @@ fn an_address_that_is_taken_is_refused_with_its_place() {
     refused.assert_problem(422, "config_invalid");
     let error = &refused.json()["errors"][0];
     assert!(error["message"].as_str().unwrap().contains("cannot be bound"), "{error}");
-    assert_eq!(error["line"], 4, "{error}");
+    assert_eq!(error["line"], 5, "{error}");
     assert_eq!(gateway.get("/").text(), "x");
 }
 

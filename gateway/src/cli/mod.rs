@@ -46,7 +46,7 @@ enum Command {
     /// Say what is wrong with a configuration, without serving it.
     Check(check::Arguments),
     /// Print the JSON Schema of the configuration.
-    Schema,
+    Schema(schema::Arguments),
     /// Make a running gateway reload its configuration, and say how that ended.
     Reload(reload::Arguments),
     /// Serve sample backends behind the gateway, with requests to try.
@@ -59,7 +59,7 @@ impl Arguments {
         let done = match self.command {
             Command::Run(arguments) => run::run(arguments),
             Command::Check(arguments) => Ok(check::check(&arguments)),
-            Command::Schema => schema::schema(),
+            Command::Schema(arguments) => schema::schema(&arguments),
             Command::Reload(arguments) => reload::reload(&arguments),
             Command::Demo(arguments) => demo::demo(&arguments),
         };

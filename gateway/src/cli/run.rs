@@ -96,7 +96,11 @@ fn proxy_text(url: &str, listen: &str) -> anyhow::Result<String> {
     if uri.path().len() > 1 || uri.query().is_some() {
         bail!("`{url}` has a path: write a configuration with a `rewrite` for that");
     }
-    let endpoint = quoted(&format!("{host}:{}", uri.port_u16().unwrap_or(port)));
+    let port = match uri.authority().and_then(|a| a.as_str().strip_prefix(host)).and_then(|rest| rest.strip_prefix(':')) {
+        Some(written) => written.parse().with_context(|| format!("`{url}` has no valid port"))?,
+        None => port,
+    };
+    let endpoint = quoted(&format!("{host}:{port}"));
     Ok(format!(
         "listeners:\n  - {{ name: default, address: {} }}\ntelemetry:\n  access_log: {{ to: stdout }}\nupstreams:\n  default:\n    endpoints:\n      - {{ address: {endpoint} }}{tls}\nroutes:\n  - name: default\n    match: {{ path: \"/{{rest...}}\" }}\n    auth: none\n    upstream: default\n",
         quoted(listen),

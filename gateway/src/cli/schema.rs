@@ -2,10 +2,22 @@
 
 use std::process::ExitCode;
 
+use clap::Args;
+
 use crate::config;
 
-pub(super) fn schema() -> anyhow::Result<ExitCode> {
-    let text = serde_json::to_string_pretty(&config::schema())? + "\n";
+#[derive(Debug, Args)]
+pub(super) struct Arguments {
+    /// Print the same as a page for people.
+    #[arg(long)]
+    markdown: bool,
+}
+
+pub(super) fn schema(arguments: &Arguments) -> anyhow::Result<ExitCode> {
+    let text = match arguments.markdown {
+        true => config::reference(),
+        false => serde_json::to_string_pretty(&config::schema())? + "\n",
+    };
     super::print(&text)?;
     Ok(ExitCode::SUCCESS)
 }

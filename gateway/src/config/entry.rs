@@ -5,7 +5,7 @@ use std::{borrow::Cow, fmt};
 use crossway_plugins::AnyPlugin;
 use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde::{
-    Deserialize, Deserializer,
+    Deserialize, Deserializer, Serialize,
     de::{DeserializeSeed, Error as _, IntoDeserializer as _, MapAccess, Visitor, value::MapAccessDeserializer},
 };
 use serde_json::{Value, json};
@@ -26,7 +26,7 @@ pub struct PluginEntry {
 }
 
 /// What happens when a plugin cannot do its work.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum OnError {
     /// The request is refused.

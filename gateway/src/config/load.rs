@@ -30,6 +30,13 @@ pub struct Loaded {
     pub hash: String,
 }
 
+impl Loaded {
+    /// What later stages found, in the order of the files and up to a bound.
+    pub fn refused(&self, found: Vec<Diagnostic>) -> ConfigError {
+        in_order(Findings { found, more: 0 }, self.sources.files())
+    }
+}
+
 impl fmt::Debug for Loaded {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Loaded").field("sources", &self.sources).field("hash", &self.hash).finish_non_exhaustive()

@@ -32,14 +32,18 @@ pub(super) fn merge(roots: Vec<Node>) -> (Node, Vec<Clash>) {
     let single = roots.len() == 1;
     let mut clashes = Vec::new();
     let mut all: Vec<(String, Node)> = Vec::new();
+    let mut index: HashMap<String, usize> = HashMap::new();
     let mut first: Option<Node> = None;
     for mut root in roots {
         match std::mem::replace(&mut root.data, Data::Mapping(Vec::new())) {
             Data::Mapping(entries) => {
                 for (key, node) in entries {
-                    match all.iter_mut().find(|(known, _)| *known == key) {
+                    match index.get(&key).and_then(|at| all.get_mut(*at)) {
                         Some((_, known)) => join(&key, known, node, &mut clashes),
-                        None => all.push((key, node)),
+                        None => {
+                            index.insert(key.clone(), all.len());
+                            all.push((key, node));
+                        }
                     }
                 }
             }

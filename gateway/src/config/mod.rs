@@ -15,6 +15,7 @@ mod load;
 mod merge;
 mod node;
 mod read;
+mod reference;
 mod references;
 mod render;
 pub mod route;
@@ -36,6 +37,7 @@ use serde::Deserialize;
 
 pub use entry::PluginEntry;
 pub use load::{Loaded, admin_of, load, load_text};
+pub use reference::reference;
 pub use schema::schema;
 pub use sources::Sources;
 pub use suggest::suggest;

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use crossway_plugin_api::config::{FieldName, Glob, HumanDuration, Network};
 use schemars::JsonSchema;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 use super::{entry::PluginEntry, limits::RouteLimits};
 
@@ -103,7 +103,7 @@ fn permanent() -> RedirectStatus {
 }
 
 /// Status of a redirect.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(transparent)]
 pub struct RedirectStatus(pub u16);
 
@@ -120,7 +120,7 @@ impl JsonSchema for RedirectStatus {
 }
 
 /// What an encoded slash in the path means.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum EncodedSlashes {
     /// The request is answered 400.

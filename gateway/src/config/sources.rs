@@ -19,7 +19,10 @@ use super::{
 const MAX_READ: u64 = 4 << 20;
 
 /// Words that a message begins with when it is the rest of a sentence.
-const VERBS: [&str; 10] = ["is", "has", "must", "holds", "needs", "stands", "cannot", "does", "names", "changes"];
+const VERBS: [&str; 14] = [
+    "is", "has", "must", "holds", "needs", "stands", "cannot", "does", "names", "changes", "lets", "may", "gets",
+    "begins",
+];
 
 /// The files of a configuration, and where each value stands in them.
 pub struct Sources {
@@ -74,6 +77,12 @@ impl Sources {
     /// (`is`, `has`, `must`, ...) is the rest of a sentence: the key is put before it.
     pub fn error(&self, pointer: &str, message: impl Into<String>) -> Diagnostic {
         self.report(Severity::Error, pointer, message.into())
+    }
+
+    /// An error of the configuration as a whole, at no line of it.
+    pub fn error_of_all(&self, message: impl Into<String>) -> Diagnostic {
+        let file = if let [only] = self.files.as_slice() { only.shown.as_str() } else { "" };
+        Diagnostic::whole(file, message)
     }
 
     /// Like [`Self::error`], for what does not keep the configuration from being used.

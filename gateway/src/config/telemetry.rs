@@ -2,7 +2,7 @@
 
 use crossway_plugin_api::config::FieldName;
 use schemars::JsonSchema;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 /// What the gateway says about itself.
 #[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
@@ -25,7 +25,7 @@ pub struct Log {
 }
 
 /// Severity of a log line.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum LogLevel {
     /// Failures of the gateway.
@@ -40,7 +40,7 @@ pub enum LogLevel {
 }
 
 /// Form of a log line.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum LogFormat {
     /// For people.
@@ -71,7 +71,7 @@ impl Default for AccessLog {
 }
 
 /// Form of an access log line.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum AccessFormat {
     /// One JSON object a line.

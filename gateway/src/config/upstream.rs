@@ -2,7 +2,7 @@
 
 use crossway_plugin_api::config::{HumanDuration, StatusSet};
 use schemars::JsonSchema;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 /// A named pool of endpoints that serve the same thing.
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
@@ -52,7 +52,7 @@ pub struct UpstreamTls {
 }
 
 /// How the next endpoint is chosen.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Balance {
     /// In turn, by weight.
@@ -121,6 +121,16 @@ impl<'de> Deserialize<'de> for RetryOn {
             Some("connect_error") => Ok(Self::ConnectError),
             Some("reset") => Ok(Self::Reset),
             _ => serde_json::from_value(value).map(Self::Status).map_err(serde::de::Error::custom),
+        }
+    }
+}
+
+impl Serialize for RetryOn {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match self {
+            Self::ConnectError => serializer.serialize_str("connect_error"),
+            Self::Reset => serializer.serialize_str("reset"),
+            Self::Status(set) => serializer.collect_str(set),
         }
     }
 }

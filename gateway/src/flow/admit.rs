@@ -14,7 +14,7 @@ use crate::{
     config::route::EncodedSlashes,
     front::{Conn, Ticket},
     gateway::Gateway,
-    request::{self, Refusal},
+    request::{self, View},
     respond,
     router::{Found, Lookup},
     snapshot::{Route, Snapshot},
@@ -28,21 +28,11 @@ pub(super) enum Routed {
     Nowhere(Reply),
 }
 
-/// The canonical view of a request.
-struct View {
-    host: String,
-    port: Option<u16>,
-    path: String,
-    query: Option<String>,
-    encoded_slash: bool,
-    changed: bool,
-}
-
 /// Admits a request: canonical host, path and client address, then the route. `Err` is a defect of ours: the front
 /// hands every request over with a ticket.
 pub(super) fn admit(gateway: &Gateway, session: &mut Session) -> Result<(Admitted, Routed), &'static str> {
     let conn = Arc::clone(Conn::of(session.digest()).ok_or("a session without a connection")?);
-    let Ticket { snapshot, listener, framing, started, last } =
+    let Ticket { snapshot, listener, framing, view, started, last } =
         conn.take_ticket().ok_or("a request without a ticket")?;
     if last {
         session.set_keepalive(None);
@@ -50,24 +40,14 @@ pub(super) fn admit(gateway: &Gateway, session: &mut Session) -> Result<(Admitte
     let req = session.req_header_mut();
     let forwarded = req.headers.get_all("x-forwarded-for").iter().map(HeaderValue::as_bytes);
     let client = request::client_address(conn.peer_ip(), forwarded, &listener.trusted_proxies);
-    let viewed = view(req);
-    let (view, refusal) = match viewed {
-        Ok(view) => (view, None),
-        Err(refusal) => (View::unknown(), Some(refusal)),
-    };
-    let mut ctx = Ctx::new(client, view.host.clone(), view.path.as_str().into());
+    let mut ctx = Ctx::new(client, view.host.clone(), Arc::clone(&view.path));
     ctx.request_id = request_id::fresh();
     ctx.max_request_body = listener.limits.request.body.0;
-    let routed = match refusal {
-        Some(refusal) => {
-            gateway.metrics.refused(refusal.code);
-            Routed::Nowhere(respond::refusal_reply(&refusal))
-        }
-        None => route(gateway, &snapshot, listener.entry, &view, req),
-    };
-    if view.changed {
-        apply(req, &view);
+    if let Some(target) = &view.rewritten {
+        // So that nobody after this sees what the client wrote.
+        req.set_uri(target.parse().map_err(|_| "a canonical target that is no URI")?);
     }
+    let routed = route(gateway, &snapshot, listener.entry, &view, req);
     let admitted = Admitted {
         ctx,
         chain: Arc::clone(&snapshot.global),
@@ -75,6 +55,7 @@ pub(super) fn admit(gateway: &Gateway, session: &mut Session) -> Result<(Admitte
         listener,
         conn,
         framing,
+        version: req.version,
         started,
         route: None,
         entered: Entered::default(),
@@ -87,45 +68,6 @@ pub(super) fn admit(gateway: &Gateway, session: &mut Session) -> Result<(Admitte
     Ok((admitted, routed))
 }
 
-impl View {
-    fn unknown() -> Self {
-        Self { host: String::new(), port: None, path: "-".into(), query: None, encoded_slash: false, changed: false }
-    }
-}
-
-fn view(req: &RequestHeader) -> Result<View, Refusal> {
-    let raw = std::str::from_utf8(req.raw_path()).map_err(|_| request::BAD_TARGET)?;
-    let host = match req.headers.get(header::HOST) {
-        Some(value) => Some(value.to_str().map_err(|_| request::BAD_HOST)?),
-        None => None,
-    };
-    let (host, target) = request::split_target(&req.method, raw, host, "http")?;
-    let canonical = match target.query {
-        Some(query) => target.path.len() + 1 + query.len() == raw.len(),
-        None => target.path.len() == raw.len(),
-    };
-    let changed = !canonical || !raw.starts_with(target.path.as_ref());
-    Ok(View {
-        port: host.port,
-        host: host.name.into_owned(),
-        query: target.query.map(str::to_owned),
-        encoded_slash: target.encoded_slash,
-        path: target.path.into_owned(),
-        changed,
-    })
-}
-
-/// Replaces what the client wrote by the canonical form, so that nobody after this sees the other.
-fn apply(req: &mut RequestHeader, view: &View) {
-    let target = match &view.query {
-        Some(query) => format!("{}?{query}", view.path),
-        None => view.path.clone(),
-    };
-    if let Ok(uri) = target.parse() {
-        req.set_uri(uri);
-    }
-}
-
 fn route(gateway: &Gateway, snapshot: &Arc<Snapshot>, entry: u32, view: &View, req: &RequestHeader) -> Routed {
     let preflight = preflight_method(req);
     let lookup = Lookup {
@@ -134,7 +76,7 @@ fn route(gateway: &Gateway, snapshot: &Arc<Snapshot>, entry: u32, view: &View, r
         path: &view.path,
         method: preflight.as_ref().unwrap_or(&req.method),
         headers: &req.headers,
-        query: view.query.as_deref(),
+        query: req.uri.query(),
     };
     match snapshot.router.find(&lookup) {
         Found::Route { value, params } => {

@@ -30,6 +30,15 @@ pub(super) fn count(admitted: &mut Admitted, piece: usize) -> Result<(), Fault> 
     if admitted.outcome.request_bytes > max { Err(Fault::RequestTooLarge { max }) } else { Ok(()) }
 }
 
+/// Tells a client that waits for it to send its body (RFC 9110, section 10.1.1), once. The gateway answers for the
+/// upstream: what could refuse the request has seen it by now.
+pub(super) async fn invite(session: &mut Session, admitted: &mut Admitted) -> Result<(), Fault> {
+    if std::mem::take(&mut admitted.framing.expects_continue) {
+        session.as_downstream_mut().write_continue_response().await.map_err(|_| Fault::ClientGone)?;
+    }
+    Ok(())
+}
+
 /// Reads the body whole and runs the body phase, if a plugin wants this body. A reply ends the request.
 pub(super) async fn buffer(
     session: &mut Session,
@@ -58,7 +67,7 @@ async fn read_whole(session: &mut Session, admitted: &mut Admitted, max: u64) ->
     // Before the first read: what is read later is not kept for the upstream.
     session.as_downstream_mut().enable_retry_buffering();
     let mut body = BytesMut::new();
-    let mut source = Downstream { session, admitted, begun: false };
+    let mut source = Downstream { session, admitted };
     while let Some(piece) = source.next().await? {
         if (body.len() + piece.len()) as u64 > max {
             return Err(Fault::RequestTooLarge { max });
@@ -72,7 +81,6 @@ async fn read_whole(session: &mut Session, admitted: &mut Admitted, max: u64) ->
 pub(super) struct Downstream<'a> {
     pub(super) session: &'a mut Session,
     pub(super) admitted: &'a mut Admitted,
-    pub(super) begun: bool,
 }
 
 #[async_trait]
@@ -81,13 +89,7 @@ impl BodySource for Downstream<'_> {
         if matches!(self.admitted.framing.body, BodyFraming::None) {
             return Ok(None);
         }
-        if !self.begun {
-            self.begun = true;
-            if self.admitted.framing.expects_continue {
-                let asked = self.session.as_downstream_mut().write_continue_response().await;
-                asked.map_err(|_| Fault::ClientGone)?;
-            }
-        }
+        invite(self.session, self.admitted).await?;
         let read = self.session.as_downstream_mut().read_request_body().await;
         let piece = read.map_err(|error| downstream_fault(&error.into_down(), self.admitted))?;
         if let Some(piece) = &piece {
@@ -111,13 +113,15 @@ pub(super) fn keep_or_close(session: &mut Session, admitted: &Admitted) {
     /// A body of this size costs less than a new connection.
     const CHEAP: u64 = 64 << 10;
     let unread = match admitted.framing.body {
+        _ if session.as_downstream_mut().is_body_done() => 0,
         BodyFraming::None => 0,
         BodyFraming::Length(length) => length.saturating_sub(admitted.outcome.request_bytes),
-        BodyFraming::Chunked if admitted.body.is_some() => 0,
         BodyFraming::Chunked => u64::MAX,
     };
-    let waiting_for_continue = admitted.framing.expects_continue && admitted.outcome.request_bytes == 0;
-    if unread > CHEAP || (unread > 0 && waiting_for_continue) {
+    // A client that still waits to be invited will not send what it has announced.
+    if unread > CHEAP || admitted.framing.expects_continue {
         session.set_keepalive(None);
+    } else if unread > 0 {
+        session.as_downstream_mut().set_close_on_response_before_downstream_finish(false);
     }
 }

@@ -18,7 +18,7 @@ use crate::{
     snapshot::{HostRewrite, Target},
     upstream::{
         Endpoint, Upstream,
-        exchange::{Answer, Payload, Prepare, Trace},
+        exchange::{Answer, Payload, Prepare, Replay, Trace},
     },
 };
 
@@ -55,8 +55,8 @@ async fn send(
             // it anew, and a body that has begun to stream is not sent twice.
             let header = Base { base, admitted: &mut *admitted }.make(&upstream.name)?;
             let mut ready = Ready { header, named_after_endpoint: is_named_after_endpoint(admitted) };
-            let mut source = body::Downstream { session, admitted, begun: false };
-            exchange.send(upstream, &mut ready, Payload::Stream(&mut source), trace).await
+            let mut source = body::Downstream { session, admitted };
+            exchange.send(upstream, &mut ready, Payload::Stream(Replay::new(&mut source)), trace).await
         }
         (whole, _) => {
             let mut prepare = Base { base, admitted };

@@ -46,6 +46,8 @@ pub struct Admitted {
     pub conn: Arc<Conn>,
     /// How its body is framed.
     pub framing: Framing,
+    /// The version of HTTP it came with.
+    pub version: http::Version,
     /// When its first byte arrived.
     pub started: Instant,
     /// The route that takes it.

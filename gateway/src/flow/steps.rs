@@ -93,7 +93,10 @@ impl Steps {
                     return Ok(Next::Reply(reply));
                 }
                 match route.way {
-                    Way::Stream => Ok(Next::Stream),
+                    Way::Stream => {
+                        body::invite(session, admitted).await?;
+                        Ok(Next::Stream)
+                    }
                     Way::Exchange(_) => Box::pin(exchanged::run(self, session, admitted, upstream)).await,
                 }
             }

@@ -13,7 +13,7 @@ use parking_lot::Mutex;
 use pingora_core::protocols::{Digest, raw_connect::ProxyDigest};
 
 use crate::{
-    request::Framing,
+    request::{Framing, View},
     snapshot::{ListenerState, Snapshot},
 };
 
@@ -25,6 +25,8 @@ pub struct Ticket {
     pub listener: Arc<ListenerState>,
     /// How the request's body is framed.
     pub framing: Framing,
+    /// Its host and path, canonical.
+    pub view: View,
     /// When the first byte of the request arrived.
     pub started: Instant,
     /// Whether the connection ends with this request.

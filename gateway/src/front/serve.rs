@@ -20,9 +20,9 @@ use super::{Conn, Ticket, lane::Lane};
 use crate::{
     gateway::Gateway,
     proxy::Proxy,
-    request::{self, Framing, HeaderLimits, Refusal},
+    request::{self, HeaderLimits, Refusal, View},
     respond,
-    snapshot::{ListenerState, Snapshot},
+    snapshot::ListenerState,
     telemetry::access_log::Entry,
 };
 
@@ -114,23 +114,16 @@ impl Front {
             Ok(Err(refusal)) => return Arrival::Refused(refusal, listener),
             Err(_) => return Arrival::Refused(request::HEADER_TIMEOUT, listener),
         };
-        match request::inspect(&lane.ahead[..length], &limits) {
-            Ok(framing) => {
-                self.admit(lane, length, Admission { snapshot, listener, framing, started, served, shutdown })
+        let inspected = request::inspect(&lane.ahead[..length], &limits);
+        match inspected.and_then(|head| Ok((head.framing, View::of(&head, "http")?))) {
+            Ok((framing, view)) => {
+                let ending = *shutdown.borrow() || self.gateway.is_draining();
+                let last = ending || framing.close || served + 1 >= listener.limits.client.requests_per_connection;
+                let ticket = Ticket { snapshot, listener, framing, view, started, last };
+                Arrival::Request(Box::new(Request { header: take_header(lane, length), ticket }))
             }
             Err(refusal) => Arrival::Refused(refusal, listener),
         }
-    }
-
-    fn admit(&self, lane: &mut Lane, length: usize, admission: Admission<'_>) -> Arrival {
-        let Admission { snapshot, listener, framing, started, served, shutdown } = admission;
-        let ending = *shutdown.borrow() || self.gateway.is_draining();
-        let last = ending || framing.close || served + 1 >= listener.limits.client.requests_per_connection;
-        let header = lane.ahead.split_to(length);
-        if lane.ahead.is_empty() {
-            lane.ahead = BytesMut::new();
-        }
-        Arrival::Request(Box::new(Request { header, ticket: Ticket { snapshot, listener, framing, started, last } }))
     }
 
     /// Waits until the client begins a request; `false` if it will not, or the listener is going away.
@@ -179,14 +172,13 @@ fn prepare(lane: Box<Lane>, header: BytesMut, ticket: &Ticket) -> ServerSession 
     session
 }
 
-/// What [`Front::admit`] makes a request of.
-struct Admission<'a> {
-    snapshot: Arc<Snapshot>,
-    listener: Arc<ListenerState>,
-    framing: Framing,
-    started: Instant,
-    served: u32,
-    shutdown: &'a ShutdownWatch,
+/// Cuts the header off what was read; a buffer that is used up is let go.
+fn take_header(lane: &mut Lane, length: usize) -> BytesMut {
+    let header = lane.ahead.split_to(length);
+    if lane.ahead.is_empty() {
+        lane.ahead = BytesMut::new();
+    }
+    header
 }
 
 /// Reads until a whole header is there and returns its length; `None` if the client leaves before.

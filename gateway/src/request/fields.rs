@@ -32,8 +32,9 @@ const EXPECTATION: Refusal = Refusal::new(
 
 /// What the header fields have said so far.
 #[derive(Debug, Default)]
-pub(super) struct Fields {
-    host: bool,
+pub(super) struct Fields<'a> {
+    /// The value of `Host`, once it was seen.
+    pub(super) host: Option<&'a [u8]>,
     measured: bool,
     length: u64,
     chunked: bool,
@@ -42,11 +43,14 @@ pub(super) struct Fields {
     keep_alive: bool,
 }
 
-impl Fields {
+impl<'a> Fields<'a> {
     /// Takes note of one field; its value has no white space at its ends.
-    pub(super) fn note(&mut self, name: &[u8], value: &[u8]) -> Result<(), Refusal> {
+    pub(super) fn note(&mut self, name: &[u8], value: &'a [u8]) -> Result<(), Refusal> {
         match name.len() {
-            4 if name.eq_ignore_ascii_case(b"host") => once(&mut self.host, TWO_HOSTS)?,
+            4 if name.eq_ignore_ascii_case(b"host") => match self.host.replace(value) {
+                Some(_) => return Err(TWO_HOSTS),
+                None => {}
+            },
             6 if name.eq_ignore_ascii_case(b"expect") => {
                 if !value.eq_ignore_ascii_case(b"100-continue") {
                     return Err(EXPECTATION);
@@ -86,7 +90,7 @@ impl Fields {
     /// The conclusion, once all fields are known.
     pub(super) fn framing(&self, version: Version) -> Result<Framing, Refusal> {
         let current = version == Version::Http11;
-        if current && !self.host {
+        if current && self.host.is_none() {
             return Err(NO_HOST);
         }
         if self.chunked && !current {

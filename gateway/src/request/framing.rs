@@ -35,7 +35,7 @@ const UNKNOWN_METHOD: Refusal =
 const UNKNOWN_VERSION: Refusal = Refusal::new(
     StatusCode::HTTP_VERSION_NOT_SUPPORTED,
     "version_not_supported",
-    "Only HTTP/1.0, HTTP/1.1 and HTTP/2 are supported.",
+    "Only HTTP/1.0 and HTTP/1.1 are supported.",
 );
 
 /// Bounds on one request header.
@@ -47,6 +47,26 @@ pub struct HeaderLimits {
     pub fields: usize,
     /// Request target, in bytes.
     pub uri: usize,
+}
+
+/// What a header that passed inspection says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Head<'a> {
+    /// How the message is framed.
+    pub framing: Framing,
+    /// The method: capitals and dashes.
+    pub method: &'a [u8],
+    /// The request target: visible ASCII.
+    pub target: &'a str,
+    /// The value of `Host`; only HTTP/1.0 may go without.
+    pub host: Option<&'a str>,
+}
+
+/// The parts of a request line.
+struct Line<'a> {
+    method: &'a [u8],
+    target: &'a [u8],
+    version: Version,
 }
 
 /// What a header says about its message.
@@ -103,9 +123,9 @@ pub fn header_end(buf: &[u8], searched: usize) -> Option<usize> {
 ///
 /// Errors: 400 for whatever RFC 9112 does not allow or two readers could read in two ways, 414, 417, 431, 501 for
 /// methods and transfer codings that are not known, 505.
-pub fn inspect(raw: &[u8], limits: &HeaderLimits) -> Result<Framing, Refusal> {
+pub fn inspect<'a>(raw: &'a [u8], limits: &HeaderLimits) -> Result<Head<'a>, Refusal> {
     let mut rest = raw;
-    let version = request_line(next_line(&mut rest)?, limits)?;
+    let line = request_line(next_line(&mut rest)?, limits)?;
     if raw.len() > limits.bytes {
         return Err(HEADER_TOO_LARGE);
     }
@@ -126,7 +146,10 @@ pub fn inspect(raw: &[u8], limits: &HeaderLimits) -> Result<Framing, Refusal> {
     if !rest.is_empty() {
         return Err(BAD_ENDING);
     }
-    fields.framing(version)
+    let text = |bytes| std::str::from_utf8(bytes).map_err(|_| BAD_LINE);
+    let framing = fields.framing(line.version)?;
+    let host = fields.host.map(text).transpose()?;
+    Ok(Head { framing, method: line.method, target: text(line.target)?, host })
 }
 
 /// The next line without its CRLF. A CR anywhere else is found with the other control characters.
@@ -138,7 +161,7 @@ fn next_line<'a>(rest: &mut &'a [u8]) -> Result<&'a [u8], Refusal> {
 }
 
 /// `method SP request-target SP HTTP-version`, exactly (RFC 9112, section 3).
-fn request_line(line: &[u8], limits: &HeaderLimits) -> Result<Version, Refusal> {
+fn request_line<'a>(line: &'a [u8], limits: &HeaderLimits) -> Result<Line<'a>, Refusal> {
     let method = &line[..memchr(b' ', line).ok_or(BAD_LINE)?];
     let rest = &line[method.len() + 1..];
     let target = &rest[..memchr(b' ', rest).ok_or(BAD_LINE)?];
@@ -153,7 +176,7 @@ fn request_line(line: &[u8], limits: &HeaderLimits) -> Result<Version, Refusal> 
     if !is_target(target) {
         return Err(BAD_TARGET);
     }
-    version
+    Ok(Line { method, target, version: version? })
 }
 
 fn check_method(method: &[u8]) -> Result<(), Refusal> {

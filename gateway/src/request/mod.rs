@@ -15,15 +15,17 @@ mod hops;
 mod host;
 mod octets;
 mod path;
+mod view;
 
 pub use authority::split_target;
 pub use chunks::{ChunkScanner, Progress};
 pub use client::client_address;
 pub use forward::{Hop, say_forwarded, strip_client_claims, strip_hop_by_hop};
-pub use framing::{BodyFraming, Framing, HeaderLimits, header_end, inspect};
+pub use framing::{BodyFraming, Framing, Head, HeaderLimits, header_end, inspect};
 pub use hops::strip_request_hop_by_hop;
 pub use host::{Host, canonical_host};
 pub use path::{Target, canonical_target};
+pub use view::View;
 
 use http::StatusCode;
 
@@ -59,10 +61,8 @@ pub const HEADER_TOO_LARGE: Refusal = Refusal::new(
     "The request header is larger than allowed.",
 );
 
-/// The host is not text.
-pub const BAD_HOST: Refusal = Refusal::bad("bad_host", "The host is not a valid host name or address.");
-/// The request target is not text.
-pub const BAD_TARGET: Refusal = Refusal::bad("bad_path", "The request target is not valid.");
+/// The method is no token.
+const BAD_METHOD: Refusal = Refusal::bad("bad_request_line", "The method is not valid.");
 /// An encoded slash where the route does not allow one.
 pub const ENCODED_SLASH: Refusal = Refusal::bad("bad_path", "The path holds an encoded slash.");
 

@@ -57,7 +57,7 @@ impl PathPattern {
         let name = inner.strip_suffix("...").unwrap_or(inner);
         if !is_name(name) {
             return Err(format!(
-                "has the parameter `{{{inner}}}`, whose name is not one: lower case letters, digits and `_`"
+                "has the parameter `{{{inner}}}`, whose name is not one: lower case letters, digits and `_`, no digit first"
             ));
         }
         if self.names.iter().any(|known| **known == *name) {
@@ -69,7 +69,7 @@ impl PathPattern {
         } else if is_last {
             self.rest = true;
         } else {
-            return Err(format!("has `{part}` before its end"));
+            return Err(format!("has `{part}` before its end: only the last segment can be one"));
         }
         Ok(part.to_owned())
     }

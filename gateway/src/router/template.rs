@@ -90,7 +90,7 @@ impl Template {
 /// A caller must not choose where a redirect leads: what a URL's host ends in is written, and so is its beginning.
 fn check_host(text: &str) -> Result<(), String> {
     if text.starts_with('{') {
-        return Err("begins with a parameter".into());
+        return Err("begins with a parameter, so that callers could choose any target".into());
     }
     let Some((_, rest)) = text.split_once("://") else { return Ok(()) };
     let authority = rest.split(['/', '?', '#']).next().unwrap_or_default();

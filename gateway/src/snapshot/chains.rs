@@ -21,8 +21,8 @@ type Section<'c> = (String, &'c [PluginEntry]);
 impl Compiler<'_> {
     pub(super) fn global_chain(&mut self) -> Chain {
         let loaded = self.loaded;
-        let links = self.links(&[("/plugins".into(), &loaded.config.plugins)], &[]);
-        Chain::new(links, Arc::clone(self.around.metrics))
+        let (links, _) = self.links(&[("/plugins".into(), &loaded.config.plugins)], &[]);
+        self.bounded("/plugins", "the list", links)
     }
 
     /// Chains that no route uses are built too, so that what is wrong in them is said.
@@ -34,14 +34,17 @@ impl Compiler<'_> {
         }
     }
 
-    /// The chain of a route: the global plugins, the named chain's, its own.
-    pub(super) fn route_chain(&mut self, pointer: &str, route: &RouteConfig) -> Chain {
+    /// The chain of a route: the global plugins, the named chain's, its own. And whether it has all of them: without one
+    /// that could not be built, nothing can be said of what the chain lacks.
+    pub(super) fn route_chain(&mut self, pointer: &str, route: &RouteConfig) -> (Chain, bool) {
         let config = &self.loaded.config;
         let mut sections: Vec<Section<'_>> = vec![("/plugins".into(), &config.plugins)];
+        let mut is_known = true;
         if let Some(name) = &route.chain {
             match config.chains.get(name) {
                 Some(entries) => sections.push((below("/chains", name), entries)),
                 None => {
+                    is_known = false;
                     let known: Vec<&str> = config.chains.keys().map(String::as_str).collect();
                     self.unknown(&format!("{pointer}/chain"), "chain", name, &known);
                 }
@@ -49,15 +52,19 @@ impl Compiler<'_> {
         }
         self.check_without(pointer, route, &sections);
         sections.push((format!("{pointer}/plugins"), &route.plugins));
-        let links = self.links(&sections, &route.without);
-        if links.len() > MAX_LINKS {
-            self.error(
-                pointer,
-                format!("has {} plugins, more than the {MAX_LINKS} that one route may have", links.len()),
-            );
-            return Chain::new(Vec::new(), Arc::clone(self.around.metrics));
+        let (links, is_whole) = self.links(&sections, &route.without);
+        let is_whole = is_whole && is_known && links.len() <= MAX_LINKS;
+        (self.bounded(pointer, &format!("the route `{}`", route.name), links), is_whole)
+    }
+
+    /// A chain of these links, or an empty one if they are too many.
+    fn bounded(&mut self, pointer: &str, whose: &str, links: Vec<Link>) -> Chain {
+        let (count, metrics) = (links.len(), Arc::clone(self.around.metrics));
+        if count <= MAX_LINKS {
+            return Chain::new(links, metrics);
         }
-        Chain::new(links, Arc::clone(self.around.metrics))
+        self.error(pointer, format!("{whose} has {count} plugins, more than the {MAX_LINKS} that one route may have"));
+        Chain::new(Vec::new(), metrics)
     }
 
     fn check_without(&mut self, pointer: &str, route: &RouteConfig, inherited: &[Section<'_>]) {
@@ -68,8 +75,10 @@ impl Compiler<'_> {
         }
     }
 
-    fn links(&mut self, sections: &[Section<'_>], without: &[String]) -> Vec<Link> {
+    /// The links of all entries, and whether each could be built.
+    fn links(&mut self, sections: &[Section<'_>], without: &[String]) -> (Vec<Link>, bool) {
         let mut links = Vec::new();
+        let mut is_whole = true;
         let mut ids: HashMap<String, String> = HashMap::new();
         for (section, entries) in sections {
             for (at, entry) in entries.iter().enumerate() {
@@ -78,30 +87,33 @@ impl Compiler<'_> {
                 }
                 let pointer = format!("{section}/{at}");
                 self.check_identity(&pointer, entry, &mut ids);
-                if let Some(link) = self.link(&pointer, entry) {
-                    links.push(link);
+                match self.link(&pointer, entry) {
+                    Some(link) => links.push(link),
+                    None => is_whole = false,
                 }
             }
         }
-        links
+        (links, is_whole)
     }
 
     /// An entry's identity is its `id`, else its plugin's name; on one route it must be unique.
     fn check_identity(&mut self, pointer: &str, entry: &PluginEntry, ids: &mut HashMap<String, String>) {
         let name = entry.plugin.name();
-        let identity = entry.id.clone().unwrap_or_else(|| name.to_owned());
-        if ids.insert(identity.clone(), pointer.to_owned()).is_none() {
-            return;
-        }
-        if entry.id.is_some() {
-            self.error(&format!("{pointer}/id"), format!("another plugin of this route has the id `{identity}`"));
+        let (identity, place) = match &entry.id {
+            Some(id) => (id.clone(), format!("{pointer}/id")),
+            None => (name.to_owned(), below(pointer, name)),
+        };
+        let Some(first) = ids.insert(identity.clone(), place.clone()) else { return };
+        let sources = &self.loaded.sources;
+        let diagnostic = if entry.id.is_some() {
+            sources.error(&place, format!("another plugin of this route has the id `{identity}`"))
         } else {
-            self.error_with_help(
-                &below(pointer, name),
-                format!("the plugin `{name}` stands twice on a route"),
-                "give each its own `id`, or leave an inherited one out with `without`",
-            );
-        }
+            sources
+                .error_at_key(&place, format!("the plugin `{name}` stands twice on a route"))
+                .help("give each its own `id`, or leave an inherited one out with `without`")
+        };
+        let diagnostic = diagnostic.also(sources, &first, "the other stands here");
+        self.add(&place, diagnostic);
     }
 
     fn link(&mut self, pointer: &str, entry: &PluginEntry) -> Option<Link> {
@@ -139,7 +151,8 @@ impl Compiler<'_> {
             match Method::from_bytes(name.as_bytes()) {
                 Ok(Method::TRACE | Method::CONNECT) => self.error(&place, format!("{name} is never served")),
                 Ok(method) if name.bytes().all(|b| b.is_ascii_uppercase() || b == b'-') => methods.push(method),
-                _ => self.error(&place, format!("`{name}` is not a method: methods are written in capitals")),
+                _ => self
+                    .error(&place, format!("`{name}` is not a method: a method is one word in capitals, such as GET")),
             }
         }
         methods

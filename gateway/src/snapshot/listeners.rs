@@ -13,12 +13,13 @@ impl Compiler<'_> {
         let config = &self.loaded.config;
         let mut known: HashMap<String, Arc<ListenerState>> = HashMap::new();
         if config.listeners.is_empty() {
-            self.error("", "there is no listener: nothing would be served");
+            let diagnostic = self.loaded.sources.error_of_all("there is no listener: nothing would be served");
+            self.add("", diagnostic);
         }
         for (entry, listener) in (0_u32..).zip(&config.listeners) {
             let pointer = format!("/listeners/{entry}/address");
             if listener.address.parse::<SocketAddr>().is_err() {
-                self.error(&pointer, "is not an address and port such as 0.0.0.0:8080 or [::]:8080");
+                self.error(&pointer, "is not an IP address and a port, such as 0.0.0.0:8080 or [::]:8080");
             }
             if let Some(other) = known.get(&listener.address) {
                 let message = format!("the listener `{}` has this address already", other.name);
@@ -69,15 +70,15 @@ impl Compiler<'_> {
         let Some(admin) = &self.loaded.config.admin else { return };
         match admin.address.strip_prefix("unix:") {
             Some(path) if Path::new(path).is_absolute() => {}
-            Some(_) => self.error("/admin/address", "needs an absolute path after unix:"),
+            Some(_) => self.error("/admin/address", "needs an absolute path after `unix:`"),
             None => match admin.address.parse::<SocketAddr>() {
                 Ok(address) if address.ip().to_canonical().is_loopback() => {}
                 Ok(_) => self.error_with_help(
                     "/admin/address",
                     "is not a loopback address",
-                    "the admin listener speaks plain HTTP: bind it to 127.0.0.1 or unix:, and use `probes` for the network",
+                    "the admin listener speaks plain HTTP: bind it to 127.0.0.1 or to a socket with `unix:`, and use `probes` for the network",
                 ),
-                Err(_) => self.error("/admin/address", "is neither an address and port nor unix: with a path"),
+                Err(_) => self.error("/admin/address", "is neither an IP address and a port, such as 127.0.0.1:9900, nor `unix:` and a path"),
             },
         }
         if admin.token.expose().len() < MIN_TOKEN {
@@ -92,7 +93,7 @@ impl Compiler<'_> {
         if let Some(probes) = &admin.probes
             && probes.address.parse::<SocketAddr>().is_err()
         {
-            self.error("/admin/probes/address", "is not an address and port such as 0.0.0.0:9901");
+            self.error("/admin/probes/address", "is not an IP address and a port, such as 0.0.0.0:9901");
         }
     }
 }

@@ -180,7 +180,7 @@ impl Snapshot {
         let router = compiler.routes(&upstreams);
         let found = compiler.found;
         if found.iter().any(|d| d.severity == Severity::Error) {
-            return Err(ConfigError { diagnostics: found });
+            return Err(loaded.refused(found));
         }
         Ok(Self {
             generation: around.generation,
@@ -209,21 +209,20 @@ impl Snapshot {
 impl Compiler<'_> {
     /// Reports an error at a place, once however often it is found.
     fn error(&mut self, pointer: &str, message: impl Into<String>) {
-        let message = message.into();
-        if self.said.insert(format!("{pointer}\0{message}")) {
-            let diagnostic = self.loaded.sources.error(pointer, message);
+        let diagnostic = self.loaded.sources.error(pointer, message);
+        self.add(pointer, diagnostic);
+    }
+
+    /// Takes a diagnostic about a place, once however often it is found.
+    fn add(&mut self, pointer: &str, diagnostic: Diagnostic) {
+        if self.said.insert(format!("{pointer}\0{}", diagnostic.message)) {
             self.found.push(diagnostic);
         }
     }
 
     fn error_with_help(&mut self, pointer: &str, message: impl Into<String>, help: impl Into<String>) {
-        let before = self.found.len();
-        self.error(pointer, message);
-        if self.found.len() > before
-            && let Some(last) = self.found.pop()
-        {
-            self.found.push(last.help(help));
-        }
+        let diagnostic = self.loaded.sources.error(pointer, message).help(help);
+        self.add(pointer, diagnostic);
     }
 
     /// A name that is not there, with the nearest one that is.

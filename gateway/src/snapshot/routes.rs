@@ -6,7 +6,7 @@ use std::{
 };
 
 use crossway_plugin_api::config::{FieldName, Glob};
-use http::{HeaderName, HeaderValue, Method, StatusCode};
+use http::{HeaderName, HeaderValue, StatusCode};
 
 use super::{Compiler, HostRewrite, Route, Target, Way};
 use crate::{
@@ -31,6 +31,15 @@ struct Place<'a> {
     params: &'a [Arc<str>],
 }
 
+/// Names of path parameters.
+type Params = Arc<[Arc<str>]>;
+
+/// The parameters that a path which cannot be used seems to have: enough to check the rest of the route.
+fn named_in(path: &str) -> Params {
+    let names = path.split('{').skip(1).filter_map(|rest| rest.split(['}', '.']).next());
+    names.map(Arc::from).collect()
+}
+
 type Upstreams = BTreeMap<String, Arc<Upstream>>;
 
 impl Compiler<'_> {
@@ -41,8 +50,9 @@ impl Compiler<'_> {
         let mut places = Vec::new();
         for (at, config) in loaded.config.routes.iter().enumerate() {
             let pointer = format!("/routes/{at}");
-            if let Some(rule) = self.rule(&format!("{pointer}/match"), &config.r#match, &entries) {
-                let route = self.route(&pointer, config, &rule, upstreams);
+            let (rule, params) = self.rule(&format!("{pointer}/match"), &config.r#match, &entries);
+            let route = self.route(&pointer, config, params, upstreams);
+            if let Some(rule) = rule {
                 rules.push((rule, Arc::new(route)));
                 places.push(at);
             }
@@ -72,7 +82,7 @@ impl Compiler<'_> {
         self.found.push(diagnostic);
     }
 
-    fn rule(&mut self, pointer: &str, config: &Match, entries: &HashMap<&str, u32>) -> Option<Rule> {
+    fn rule(&mut self, pointer: &str, config: &Match, entries: &HashMap<&str, u32>) -> (Option<Rule>, Params) {
         let path = PathPattern::parse(&config.path).map_err(|wrong| self.error(&format!("{pointer}/path"), wrong)).ok();
         let mut hosts = Vec::new();
         for (at, host) in config.hosts.iter().enumerate() {
@@ -84,14 +94,12 @@ impl Compiler<'_> {
         let methods = self.methods(&format!("{pointer}/methods"), &config.methods);
         let headers = self.header_globs(&format!("{pointer}/headers"), &config.headers);
         let listed = self.entries(pointer, config, entries);
-        Some(Rule {
-            hosts,
-            path: path?,
-            methods,
-            headers,
-            query: config.query.clone().into_iter().collect(),
-            entries: listed,
-        })
+        let params = match &path {
+            Some(path) => path.names().iter().map(|n| Arc::from(n.as_ref())).collect(),
+            None => named_in(&config.path),
+        };
+        let query = config.query.clone().into_iter().collect();
+        (path.map(|path| Rule { hosts, path, methods, headers, query, entries: listed }), params)
     }
 
     /// The numbers of the listeners a route is on; `None` for all of them.
@@ -123,10 +131,11 @@ impl Compiler<'_> {
         compiled
     }
 
-    fn route(&mut self, pointer: &str, config: &Config, rule: &Rule, upstreams: &Upstreams) -> Route {
-        let chain = self.route_chain(pointer, config);
-        self.check_auth(pointer, config, &chain);
-        let params: Arc<[Arc<str>]> = rule.path.names().iter().map(|n| Arc::from(n.as_ref())).collect();
+    fn route(&mut self, pointer: &str, config: &Config, params: Params, upstreams: &Upstreams) -> Route {
+        let (chain, is_whole) = self.route_chain(pointer, config);
+        if is_whole {
+            self.check_auth(pointer, config, &chain);
+        }
         if config.timeout.is_some_and(|t| t.0.is_zero()) {
             self.error(&format!("{pointer}/timeout"), "must be more than zero");
         }
@@ -137,10 +146,10 @@ impl Compiler<'_> {
         };
         Route {
             name: config.name.as_str().into(),
-            target: self.target(Place { pointer, params: &params }, config, &chain, upstreams),
+            target: self.target(Place { pointer, params: &params }, config, chain.answers || !is_whole, upstreams),
             params,
             way,
-            takes_options: rule.methods.is_empty() || rule.methods.contains(&Method::OPTIONS),
+            takes_options: config.r#match.methods.is_empty() || config.r#match.methods.iter().any(|m| m == "OPTIONS"),
             timeout: config.timeout.map(|t| t.0),
             max_request_body: config.limits.request.body.map(|b| b.0),
             max_buffered_body: config.limits.request.buffered_body.map(|b| b.0),
@@ -166,7 +175,7 @@ impl Compiler<'_> {
         }
     }
 
-    fn target(&mut self, place: Place<'_>, config: &Config, chain: &Chain, upstreams: &Upstreams) -> Target {
+    fn target(&mut self, place: Place<'_>, config: &Config, is_answered: bool, upstreams: &Upstreams) -> Target {
         let pointer = place.pointer;
         match (&config.upstream, &config.redirect) {
             (Some(_), Some(_)) => {
@@ -174,7 +183,7 @@ impl Compiler<'_> {
             }
             (None, Some(redirect)) => return self.redirect(place, config, redirect),
             (Some(name), None) => return self.upstream_target(place, config, name, upstreams),
-            (None, None) if chain.answers => {}
+            (None, None) if is_answered => {}
             (None, None) => self.error_with_help(
                 pointer,
                 format!("the route `{}` has no upstream", config.name),

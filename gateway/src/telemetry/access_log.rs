@@ -167,7 +167,7 @@ fn target(to: &str) -> Result<Target, String> {
         "stderr" => Ok(Target::Stderr),
         _ => match to.strip_prefix("file:") {
             Some(path) if !path.is_empty() => Ok(Target::File(PathBuf::from(path))),
-            _ => Err("is neither stdout, stderr nor file: with a path".into()),
+            _ => Err("is neither `stdout`, `stderr`, nor `file:` and a path".into()),
         },
     }
 }

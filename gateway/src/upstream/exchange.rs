@@ -35,8 +35,43 @@ pub trait BodySource: Send {
 pub enum Payload<'a> {
     /// All of it, at hand for another attempt.
     Whole(Bytes),
-    /// As it comes, once.
-    Stream(&'a mut dyn BodySource),
+    /// As it comes. A short one is kept for another attempt.
+    Stream(Replay<'a>),
+}
+
+/// A body that streams, and what of it has been sent already.
+pub struct Replay<'a> {
+    source: &'a mut dyn BodySource,
+    kept: Vec<Bytes>,
+    size: usize,
+}
+
+impl<'a> Replay<'a> {
+    /// Most bytes kept: what Pingora keeps on the stream way.
+    const MAX: usize = 64 << 10;
+
+    /// Nothing sent yet.
+    pub fn new(source: &'a mut dyn BodySource) -> Self {
+        Self { source, kept: Vec::new(), size: 0 }
+    }
+
+    fn keep(&mut self, piece: &Bytes) {
+        self.size = self.size.saturating_add(piece.len());
+        if self.size <= Self::MAX {
+            self.kept.push(piece.clone());
+        } else {
+            self.kept = Vec::new();
+        }
+    }
+}
+
+impl Payload<'_> {
+    fn is_replayable(&self) -> bool {
+        match self {
+            Self::Whole(_) => true,
+            Self::Stream(replay) => replay.size <= Replay::MAX,
+        }
+    }
 }
 
 /// Makes the request header for an endpoint: called once for each attempt.
@@ -102,13 +137,13 @@ impl Exchange {
             let method = header.method.clone();
             let started = Instant::now();
             let mut attempt =
-                Attempt { exchange: self, upstream, endpoint: &endpoint, deadline, spent: false, reused: false };
+                Attempt { exchange: self, upstream, endpoint: &endpoint, deadline, reused: false };
             let outcome = attempt.run(header, &mut payload).await;
             trace.waited += started.elapsed();
             let failed = Failed {
                 attempts: trace.attempts,
                 method: &method,
-                replayable: !attempt.spent,
+                replayable: payload.is_replayable(),
                 reused: attempt.reused,
             };
             if settle(upstream, &outcome, &failed, started) || Instant::now() >= deadline {
@@ -140,8 +175,6 @@ struct Attempt<'a> {
     upstream: &'a Upstream,
     endpoint: &'a Endpoint,
     deadline: Instant,
-    /// Something of a streamed body is gone.
-    spent: bool,
     reused: bool,
 }
 
@@ -209,9 +242,12 @@ impl Attempt<'_> {
             Payload::Whole(body) => {
                 within(self.deadline, session.write_request_body(body.clone(), true)).await?.map_err(upstream)?;
             }
-            Payload::Stream(source) => {
-                while let Some(piece) = within(self.deadline, source.next()).await?? {
-                    self.spent = true;
+            Payload::Stream(replay) => {
+                for piece in replay.kept.clone() {
+                    within(self.deadline, session.write_request_body(piece, false)).await?.map_err(upstream)?;
+                }
+                while let Some(piece) = within(self.deadline, replay.source.next()).await?? {
+                    replay.keep(&piece);
                     within(self.deadline, session.write_request_body(piece, false)).await?.map_err(upstream)?;
                 }
             }

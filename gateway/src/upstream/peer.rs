@@ -9,7 +9,7 @@ use std::{
 
 use pingora_core::{
     protocols::tls::CaType,
-    upstreams::peer::HttpPeer,
+    upstreams::peer::{HttpPeer, HttpUpstreamRequestPolicy},
     utils::tls::{WrappedX509, parse_x509},
 };
 use rustls::{
@@ -90,5 +90,6 @@ pub fn for_attempt(template: &HttpPeer, timeouts: &StepTimeouts) -> HttpPeer {
     options.read_timeout = Some(timeouts.idle.max(timeouts.first_byte));
     options.write_timeout = Some(timeouts.idle);
     options.idle_timeout = Some(timeouts.idle);
+    options.http_upstream_request_policy = HttpUpstreamRequestPolicy::deny_upgrades();
     peer
 }

@@ -47,7 +47,7 @@ impl PluginConfig for Config {
         let header = self.header.0;
         fields::check_framing(&header, "header")?;
         if fields::is_identity(&header) {
-            return Err(InvalidConfig::new("header", format!("is `{header}`, which the gateway itself writes")));
+            return Err(fields::reserved(&header, "header", "that only the gateway writes"));
         }
         Ok(Arc::new(Doorkeeper { header, hide: self.hide, consumers: Arc::clone(&deps.consumers) }))
     }

@@ -92,7 +92,7 @@ impl Preflight {
 fn check_method(name: &str) -> Result<(), &'static str> {
     let token = Method::from_bytes(name.as_bytes()).is_ok();
     if !token || !name.bytes().all(|b| b.is_ascii_uppercase() || b == b'-') {
-        return Err("is not a method: methods are written in capitals");
+        return Err("is not a method: a method is one word in capitals, such as GET");
     }
     if matches!(name, "CONNECT" | "TRACE" | "TRACK") {
         return Err("is a method that browsers keep pages from using");

@@ -91,8 +91,7 @@ impl Side {
     fn check(self, name: &HeaderName, place: &str) -> Result<(), InvalidConfig> {
         fields::check_framing(name, place)?;
         if self == Self::Request && fields::is_identity(name) {
-            let reason = format!("is about `{name}`, with which only the gateway says who is calling");
-            return Err(InvalidConfig::new(place, reason));
+            return Err(fields::reserved(name, place, "with which only the gateway says who is calling"));
         }
         Ok(())
     }
@@ -126,7 +125,7 @@ fn rename(header: &mut impl Header, old: &HeaderName, new: &HeaderName) -> Resul
     values.into_iter().try_for_each(|value| header.add(new, value))
 }
 
-/// What requests and responses have in common here.
+/// What requests and responses share here.
 pub(super) trait Header {
     fn fields(&self) -> &HeaderMap;
     fn remove(&mut self, name: &HeaderName);

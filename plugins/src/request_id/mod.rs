@@ -41,7 +41,7 @@ impl PluginConfig for Config {
         let header = self.header.0;
         fields::check_framing(&header, "header")?;
         if fields::is_identity(&header) {
-            return Err(InvalidConfig::new("header", format!("is `{header}`, which says something else")));
+            return Err(InvalidConfig::new("header", format!("names `{header}`, a field that says something else")));
         }
         Ok(Arc::new(Naming { header, trust_incoming: self.trust_incoming, response: self.response }))
     }

@@ -106,10 +106,6 @@ impl Connection {
         matches!(self.reader.read(&mut byte), Ok(0) | Err(_))
     }
 
-    pub fn stream(&self) -> &TcpStream {
-        self.reader.get_ref()
-    }
-
     fn line(&mut self) -> Option<String> {
         let mut line = Vec::new();
         match self.reader.read_until(b'\n', &mut line) {

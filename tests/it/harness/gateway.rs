@@ -135,10 +135,6 @@ impl Gateway {
         self.folder.path().join("gateway.yaml")
     }
 
-    pub fn folder(&self) -> &Path {
-        self.folder.path()
-    }
-
     pub fn stderr(&self) -> String {
         std::fs::read_to_string(self.folder.path().join("stderr")).unwrap_or_default()
     }

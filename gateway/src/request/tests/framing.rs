@@ -5,7 +5,7 @@ use crate::request::{BodyFraming, Framing, HeaderLimits, Refusal, header_end, in
 const LIMITS: HeaderLimits = HeaderLimits { bytes: 32 << 10, fields: 100, uri: 8 << 10 };
 
 fn check(raw: &[u8]) -> Result<Framing, Refusal> {
-    inspect(raw, &LIMITS)
+    inspect(raw, &LIMITS).map(|head| head.framing)
 }
 
 /// A request with these header lines after `Host`.

@@ -22,8 +22,8 @@ fn path_patterns_say_what_is_wrong() {
         ("/a{id}", "has a parameter that is not a whole segment: `a{id}`"),
         ("/{id}b", "has a parameter that is not a whole segment: `{id}b`"),
         ("/{id", "has a parameter that is not a whole segment: `{id`"),
-        ("/{rest...}/a", "has `{rest...}` before its end"),
-        ("/{rest...}/", "has `{rest...}` before its end"),
+        ("/{rest...}/a", "has `{rest...}` before its end: only the last segment can be one"),
+        ("/{rest...}/", "has `{rest...}` before its end: only the last segment can be one"),
         ("/{id}/{id}", "has two parameters of the name `id`"),
         ("/{id}/{id...}", "has two parameters of the name `id`"),
     ] {

@@ -45,4 +45,16 @@ impl ByteSize {
     }
 }
 
+impl std::fmt::Display for ByteSize {
+    /// In the largest binary unit that leaves a whole number.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let whole = |factor: u64| self.0 >= factor && self.0.is_multiple_of(factor);
+        match UNITS[..4].iter().rev().find(|(_, factor)| whole(*factor)) {
+            Some((unit, factor)) => write!(f, "{}{unit}", self.0 / factor),
+            None => write!(f, "{}B", self.0),
+        }
+    }
+}
+
+super::text_default!(ByteSize);
 super::text_scalar!(ByteSize, "An amount of data: a whole number with a unit (B, KiB, MiB, GiB).", "64KiB");

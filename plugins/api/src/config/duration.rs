@@ -33,4 +33,11 @@ impl HumanDuration {
     }
 }
 
+impl std::fmt::Display for HumanDuration {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        humantime::format_duration(self.0).fmt(f)
+    }
+}
+
+super::text_default!(HumanDuration);
 super::text_scalar!(HumanDuration, "A length of time: a number with a unit (ms, s, m, h, d).", "10s");

@@ -60,5 +60,17 @@ macro_rules! text_scalar {
 }
 use text_scalar;
 
+/// Writes a scalar as its `Display` does: for the defaults that the schema shows. Not for types that may hold a secret.
+macro_rules! text_default {
+    ($type:ty) => {
+        impl serde::Serialize for $type {
+            fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+                serializer.collect_str(self)
+            }
+        }
+    };
+}
+use text_default;
+
 #[cfg(test)]
 mod tests;

@@ -32,4 +32,11 @@ impl Network {
     }
 }
 
+impl std::fmt::Display for Network {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+super::text_default!(Network);
 super::text_scalar!(Network, "An address, or a network in CIDR notation.", "10.0.0.0/8");

@@ -1,0 +1,203 @@
+//! The reference of all keys as a page for people, made from the same schema that configurations are checked against.
+
+use std::fmt::Write as _;
+
+use crossway_plugin_api::config::{
+    ByteSize, FieldName, FieldValue, Glob, HumanDuration, Network, Sha256Hex, StatusSet,
+};
+use serde_json::Value;
+
+use super::{entry::CORE_KEYS, schema, upstream::RetryOn};
+
+const HEAD: &str = "# Reference
+
+Every key of the configuration, made from the schema that `crossway check` uses: `crossway schema --markdown` prints this
+page. `[]` stands for an item of a list, `NAME` for a name of your choice. Durations are a number with a unit (`500ms`,
+`10s`, `1h`), sizes a whole number with a unit (`64KiB`, `10MiB`), networks an address or CIDR notation; in patterns, `*`
+stands for any characters.
+";
+
+const PLUGINS: &str = "
+## Plugins
+
+An entry of `plugins`, `chains.NAME` or `routes[].plugins`: the key of one plugin with its settings, and beside it these
+keys. What the plugins do is told in [plugins/README.md](../plugins/README.md).
+";
+
+/// The page, as Markdown.
+pub fn reference() -> String {
+    let root = schema::root();
+    let entry = schema::property(root, "plugins").and_then(schema::item).unwrap_or(&Value::Null);
+    let mut page = Page { text: HEAD.to_owned(), entry };
+    page.section("", "The top level", root);
+    page.plugins();
+    page.text
+}
+
+/// The page while it is written.
+struct Page<'s> {
+    text: String,
+    /// The schema of an entry of a list of plugins, which is explained once.
+    entry: &'s Value,
+}
+
+impl<'s> Page<'s> {
+    /// One object, then those below it.
+    fn section(&mut self, path: &str, title: &str, object: &'s Value) {
+        let _ = write!(self.text, "\n## {title}\n\n");
+        if let (false, Some(text)) = (path.is_empty(), description(object)) {
+            let _ = write!(self.text, "{text}\n\n");
+        }
+        self.table(path, object, |_| true);
+        self.below(path, object);
+    }
+
+    fn below(&mut self, path: &str, object: &'s Value) {
+        for (name, value) in properties(object) {
+            if let Some((path, object)) = inner(&join(path, name), value, self.entry) {
+                self.section(&path, &format!("`{path}`"), object);
+            }
+        }
+    }
+
+    /// The entry of a list of plugins: the core's keys, then each plugin.
+    fn plugins(&mut self) {
+        let entry = self.entry;
+        self.text.push_str(PLUGINS);
+        self.text.push('\n');
+        self.table("", entry, |name| CORE_KEYS.contains(&name));
+        for (name, value) in properties(entry) {
+            self.section(name, &format!("`{name}`"), value);
+        }
+    }
+
+    fn table(&mut self, path: &str, object: &Value, wanted: impl Fn(&str) -> bool) {
+        self.text.push_str("| key | type | default | description |\n|---|---|---|---|\n");
+        let required = |name: &str| {
+            let names = object.get("required").and_then(Value::as_array);
+            names.into_iter().flatten().any(|required| required == name)
+        };
+        for (name, value) in properties(object).filter(|(name, _)| wanted(name)) {
+            let default = match value.get("default") {
+                _ if required(name) => "required".to_owned(),
+                Some(default) => format!("`{}`", flow(default)),
+                None => String::new(),
+            };
+            let kind = self.kind(&join(path, name), value);
+            let _ = writeln!(self.text, "| `{name}` | {kind} | {default} | {} |", about(value));
+        }
+    }
+
+    /// What a value may be, in words; objects are links to their sections.
+    fn kind(&self, path: &str, value: &Value) -> String {
+        if value == self.entry {
+            return "[plugin](#plugins)".into();
+        }
+        if let Some(format) = value.get("format").and_then(Value::as_str).and_then(format_name) {
+            return format.into();
+        }
+        if let Some(choices) = choices(value) {
+            return choices.join(", ");
+        }
+        match value.get("type").and_then(Value::as_str) {
+            Some("string") => "text".into(),
+            Some("boolean") => "`true` or `false`".into(),
+            Some("integer") => number(value),
+            Some("array") => match value.get("items") {
+                Some(items) => format!("list: {}", self.kind(&format!("{path}[]"), items)),
+                None => "list".into(),
+            },
+            Some("object") => match value.get("additionalProperties").filter(|values| values.is_object()) {
+                Some(values) => format!("names: {}", self.kind(&join(path, "NAME"), values)),
+                None => format!("[mapping](#{})", anchor(path)),
+            },
+            _ => "anything".into(),
+        }
+    }
+}
+
+fn properties(object: &Value) -> impl Iterator<Item = (&str, &Value)> {
+    object.get("properties").and_then(Value::as_object).into_iter().flatten().map(|(name, value)| (name.as_str(), value))
+}
+
+fn join(path: &str, name: &str) -> String {
+    if path.is_empty() { name.to_owned() } else { format!("{path}.{name}") }
+}
+
+/// The object that a value is, or is made of, with its path; none for scalars and plugins.
+fn inner<'s>(path: &str, value: &'s Value, entry: &Value) -> Option<(String, &'s Value)> {
+    if value == entry {
+        None
+    } else if let Some(items) = value.get("items") {
+        inner(&format!("{path}[]"), items, entry)
+    } else if let Some(values) = value.get("additionalProperties").filter(|values| values.is_object()) {
+        inner(&join(path, "NAME"), values, entry)
+    } else {
+        value.get("properties").map(|_| (path.to_owned(), value))
+    }
+}
+
+/// The place of a heading in a page: its letters, digits, hyphens and underscores.
+fn anchor(path: &str) -> String {
+    let kept = path.chars().filter(|c| c.is_alphanumeric() || matches!(c, '-' | '_'));
+    kept.map(|c| c.to_ascii_lowercase()).collect()
+}
+
+fn format_name(format: &str) -> Option<&'static str> {
+    Some(match format {
+        HumanDuration::FORMAT => "duration",
+        ByteSize::FORMAT => "size",
+        FieldName::FORMAT => "header field name",
+        FieldValue::FORMAT => "header field value",
+        Glob::FORMAT => "pattern",
+        Network::FORMAT => "network",
+        Sha256Hex::FORMAT => "SHA-256",
+        StatusSet::FORMAT => "status code, class or range",
+        RetryOn::FORMAT => "`connect_error`, `reset`, or status code, class or range",
+        _ => return None,
+    })
+}
+
+/// The values that there are, if they are listed.
+fn choices(value: &Value) -> Option<Vec<String>> {
+    if let Some(listed) = value.get("enum").and_then(Value::as_array) {
+        return Some(listed.iter().map(|choice| format!("`{}`", flow(choice))).collect());
+    }
+    let branches = value.get("oneOf").and_then(Value::as_array)?;
+    branches.iter().map(|branch| branch.get("const").map(|choice| format!("`{}`", flow(choice)))).collect()
+}
+
+fn number(value: &Value) -> String {
+    let bound = |key: &str| value.get(key).and_then(Value::as_u64);
+    match (bound("minimum"), bound("maximum")) {
+        (Some(least), Some(most)) => format!("number, {least} to {most}"),
+        (Some(least), None) => format!("number, at least {least}"),
+        (None, Some(most)) => format!("number, up to {most}"),
+        (None, None) => "number".into(),
+    }
+}
+
+fn description(value: &Value) -> Option<String> {
+    let text = value.get("description")?.as_str()?;
+    Some(text.split_whitespace().collect::<Vec<_>>().join(" "))
+}
+
+/// The description for a cell of a table, with those of the choices.
+fn about(value: &Value) -> String {
+    let mut text = description(value).unwrap_or_default();
+    for branch in value.get("oneOf").and_then(Value::as_array).into_iter().flatten() {
+        if let (Some(choice), Some(meaning)) = (branch.get("const"), description(branch)) {
+            let _ = write!(text, " `{}`: {meaning}", flow(choice));
+        }
+    }
+    text.replace('|', "\\|")
+}
+
+/// A value as YAML writes it on one line.
+fn flow(value: &Value) -> String {
+    match value {
+        Value::String(text) => text.clone(),
+        Value::Array(items) => format!("[{}]", items.iter().map(flow).collect::<Vec<_>>().join(", ")),
+        other => other.to_string(),
+    }
+}

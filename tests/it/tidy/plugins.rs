@@ -1,0 +1,42 @@
+//! Rules for the plugins: each has what users and developers look for.
+
+use crossway_plugins::AnyPlugin;
+
+use super::{File, assert_none, read, root, tree};
+
+/// What the plugin `name` lacks, of the files given.
+fn lacks(name: &str, rows: &str, tests: &str, broken: &[File]) -> Vec<String> {
+    let mut wrong = Vec::new();
+    if !rows.lines().any(|line| line.starts_with(&format!("| `{name}` |"))) {
+        wrong.push(format!("{name}: no row in plugins/README.md"));
+    }
+    if !tests.contains(&format!("#[test]\nfn {name}() {{")) {
+        wrong.push(format!("{name}: no test `fn {name}()` in tests/it/plugins.rs"));
+    }
+    // A file that is refused for its settings, not one that happens to use the plugin.
+    let settings =
+        |file: &&File| file.path.rsplit('/').next().is_some_and(|file| file.starts_with(&format!("{name}-")));
+    if !broken.iter().filter(settings).any(|file| file.text.contains(&format!("- {name}: "))) {
+        wrong.push(format!("{name}: no file tests/conf/invalid/compile/{name}-*.yaml that uses it"));
+    }
+    wrong
+}
+
+#[test]
+fn every_plugin_is_documented_tried_and_refused() {
+    assert_eq!(lacks("x", "", "", &[]).len(), 3);
+    let used = [File::made_up("tests/conf/invalid/compile/x-bad.yaml", "plugins:\n  - x: {}\n")];
+    assert_none(&lacks("x", "| `x` | request |\n", "#[test]\nfn x() {\n", &used));
+    let rows = read("plugins/README.md");
+    let tests = read("tests/it/plugins.rs");
+    let broken: Vec<File> =
+        tree().into_iter().filter(|file| file.path.starts_with("tests/conf/invalid/compile/")).collect();
+    let mut wrong = Vec::new();
+    for name in AnyPlugin::NAMES {
+        wrong.extend(lacks(name, &rows, &tests, &broken));
+        if !root().join(format!("conf/plugins/{name}.yaml")).exists() {
+            wrong.push(format!("{name}: no conf/plugins/{name}.yaml"));
+        }
+    }
+    assert_none(&wrong);
+}
