@@ -115,8 +115,9 @@ impl Chain {
     }
 
     /// The same for a response.
-    pub fn wants_response_body(&self, entered: Entered, headers: &HeaderMap) -> Option<(u64, Overflow)> {
-        wants(self.body_needs(entered, |n| n.response_body.as_ref()), headers)
+    pub fn wants_response_body(&self, entered: Entered, head: &ResponseHeader) -> Option<(u64, Overflow)> {
+        let needs = self.body_needs(entered, |n| n.response_body.as_ref());
+        wants(needs.filter(|(_, need)| need.wants_status(head.status)), &head.headers)
     }
 
     fn body_needs(
@@ -179,7 +180,7 @@ impl Chain {
         let takers: Vec<usize> = self
             .body_needs(*entered, |n| n.response_body.as_ref())
             .rev()
-            .filter(|(_, need)| length <= need.max && need.types.accept(&res.headers))
+            .filter(|(_, need)| length <= need.max && need.types.accept(&res.headers) && need.wants_status(res.status))
             .map(|(at, _)| at)
             .collect();
         for at in takers {

@@ -69,6 +69,7 @@ impl Reloader {
             Err(error) => Outcome::Refused(error),
         };
         self.gateway.metrics.reloaded(matches!(outcome, Outcome::Applied { .. }));
+        self.gateway.metrics.keep_only(&self.gateway.snapshot.load().names());
         match &outcome {
             Outcome::Applied { generation, .. } => tracing::info!(generation, "configuration applied"),
             Outcome::Refused(error) => {
@@ -90,6 +91,10 @@ impl Reloader {
 
     async fn try_reload(&self) -> Result<(u64, String), ConfigError> {
         let current = self.gateway.snapshot.load_full();
+        if self.gateway.is_draining() {
+            let message = "the gateway is draining: nothing is reloaded any more";
+            return Err(ConfigError { diagnostics: vec![current.loaded.sources.error_of_all(message)] });
+        }
         let (origin, registry, metrics) =
             (self.origin.clone(), Arc::clone(&self.gateway.registry), Arc::clone(&self.gateway.metrics));
         let generation = current.generation + 1;
@@ -106,7 +111,7 @@ impl Reloader {
         refuse_fixed(&current, &next)?;
         let ready = self.ready(&next)?;
         resolve(&next).await;
-        Ok(self.apply(&current, next, ready))
+        Ok(self.apply(next, ready))
     }
 
     /// What can still fail once a configuration is compiled.
@@ -115,7 +120,7 @@ impl Reloader {
         let refuse =
             |pointer: &str, message: String| ConfigError { diagnostics: vec![sources.error(pointer, message)] };
         let config = &next.loaded.config;
-        let log = self.gateway.access_log.prepare(config.telemetry.access_log.as_ref());
+        let log = self.gateway.access_log.prepare(config.telemetry.access_log.as_ref(), sources);
         let log = log.map_err(|wrong| refuse("/telemetry/access_log/to", wrong))?;
         let bound = self.listeners.bind(config.listeners.iter().map(|l| l.address.as_str()));
         let bound = bound
@@ -123,8 +128,7 @@ impl Reloader {
         Ok(Ready { log, bound })
     }
 
-    fn apply(&self, current: &Snapshot, next: Snapshot, ready: Ready) -> (u64, String) {
-        let gone = current.gone_in(&next);
+    fn apply(&self, next: Snapshot, ready: Ready) -> (u64, String) {
         let (generation, hash) = (next.generation, next.hash.clone());
         let warnings = ConfigError { diagnostics: next.warnings.clone() }.render(false);
         let next = Arc::new(next);
@@ -132,7 +136,6 @@ impl Reloader {
         self.gateway.access_log.apply(ready.log);
         let wanted: HashSet<&str> = next.listeners.keys().map(String::as_str).collect();
         self.listeners.apply(ready.bound, &wanted);
-        self.gateway.metrics.forget(&gone);
         self.gateway.metrics.config_applied(generation, &hash);
         (generation, warnings)
     }

@@ -126,7 +126,7 @@ impl Server {
         let refuse = |pointer: &str, message: String| {
             Ended::Config(ConfigError { diagnostics: vec![sources.error(pointer, message)] })
         };
-        let log = self.gateway.access_log.prepare(config.telemetry.access_log.as_ref());
+        let log = self.gateway.access_log.prepare(config.telemetry.access_log.as_ref(), sources);
         let log = log.map_err(|wrong| refuse("/telemetry/access_log/to", wrong))?;
         let bound = self.listeners.bind(config.listeners.iter().map(|l| l.address.as_str()));
         let bound = bound

@@ -18,19 +18,26 @@ pub struct Condition {
     pub paths: Vec<Glob>,
     /// Header fields: one of the values must fit.
     pub headers: Vec<(HeaderName, Glob)>,
-    /// Query parameters, compared as the router compares them.
+    /// Query parameters: one of the values must fit, so that repeating a parameter hides nothing.
     pub query: Vec<(String, Glob)>,
     /// Networks of the client's address; empty for any.
     pub client: Vec<Network>,
 }
 
 impl Condition {
+    /// GET stands for HEAD too, as in routes: what protects the one must not miss the other.
+    fn method_holds(&self, method: &Method) -> bool {
+        self.methods.is_empty()
+            || self.methods.contains(method)
+            || (*method == Method::HEAD && self.methods.contains(&Method::GET))
+    }
+
     /// Whether the condition holds for this request.
     pub fn holds(&self, req: &RequestHeader, ctx: &Ctx) -> bool {
-        (self.methods.is_empty() || self.methods.contains(&req.method))
+        self.method_holds(&req.method)
             && (self.paths.is_empty() || self.paths.iter().any(|glob| glob.matches(&ctx.path)))
             && (self.client.is_empty() || self.client.iter().any(|net| net.contains(ctx.client)))
             && router::headers_hold(&self.headers, &req.headers)
-            && router::query_holds(&self.query, req.uri.query())
+            && router::some_query_holds(&self.query, req.uri.query())
     }
 }

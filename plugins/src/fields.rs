@@ -45,10 +45,8 @@ pub(crate) fn check_framing(name: &HeaderName, place: &str) -> Result<(), Invali
 /// An error about a field; `which` says what is special about it. The key that stands at `place` may be its name itself.
 pub(crate) fn reserved(name: &HeaderName, place: &str, which: &str) -> InvalidConfig {
     let key = place.rsplit('/').next().unwrap_or_default();
-    let reason = match name.as_str().eq_ignore_ascii_case(key) {
-        true => format!("is a field {which}"),
-        false => format!("names `{name}`, a field {which}"),
-    };
+    let is_key = name.as_str().eq_ignore_ascii_case(key);
+    let reason = if is_key { format!("is a field {which}") } else { format!("names `{name}`, a field {which}") };
     InvalidConfig::new(place, reason)
 }
 

@@ -75,6 +75,28 @@ fn probes_have_an_address_of_their_own() {
 }
 
 #[test]
+fn names_that_are_gone_leave_no_series() {
+    let config = |name: &str| {
+        format!(
+            "listeners: [{{ name: public, address: \"127.0.0.1:0\" }}, {{ name: {name}, address: \"127.0.0.2:0\" }}]\nupstreams: {{ {name}: {{ endpoints: [{{ address: \"127.0.0.1:9\" }}] }} }}\nroutes: [{{ name: {name}, match: {{ path: /x }}, auth: none, upstream: {name} }}]\n"
+        )
+    };
+    let mut gateway = Gateway::start(&config("first"));
+    let text = gateway.admin("GET /metrics").text();
+    assert!(
+        text.contains("route=\"first\"") && text.contains("upstream=\"first\"") && text.contains("listener=\"first\"")
+    );
+    assert_eq!(gateway.reload(&config("second")).status, 200);
+    assert_eq!(gateway.reload(&(config("third") + "oops: 1\n")).status, 422);
+    assert_eq!(gateway.reload(&config("fourth").replace("127.0.0.2:0", "203.0.113.1:1")).status, 422);
+    let text = gateway.admin("GET /metrics").text();
+    for gone in ["first", "third", "fourth"] {
+        assert!(!text.contains(&format!("\"{gone}\"")), "{gone} is still there");
+    }
+    assert!(text.contains("route=\"second\""));
+}
+
+#[test]
 fn metrics_have_bounded_labels() {
     let gateway = Gateway::start(CONFIG);
     let series = || gateway.admin("GET /metrics").text().lines().filter(|l| !l.starts_with('#')).count();

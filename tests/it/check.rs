@@ -11,6 +11,10 @@ fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("..").canonicalize().unwrap()
 }
 
+fn is_a(path: &str, extension: &str) -> bool {
+    Path::new(path).extension().is_some_and(|found| found == extension)
+}
+
 /// What `check` says of a file, from the folder it stands in.
 fn check(folder: &Path, name: &str) -> (Option<i32>, String) {
     let output = Command::new(BINARY).current_dir(folder).args(["check", name]).output().unwrap();
@@ -27,7 +31,7 @@ fn broken_configurations_are_explained() {
         let mut names: Vec<String> =
             std::fs::read_dir(&folder).unwrap().map(|e| e.unwrap().file_name().into_string().unwrap()).collect();
         names.sort();
-        for name in names.iter().filter(|n| n.ends_with(".yaml") || n.ends_with(".d")) {
+        for name in names.iter().filter(|n| is_a(n, "yaml") || is_a(n, "d")) {
             let expected_path = folder.join(
                 name.strip_suffix(".yaml").map_or_else(|| format!("{name}.expected"), |s| format!("{s}.expected")),
             );
@@ -53,7 +57,7 @@ fn examples_are_valid() {
     for folder in [conf.clone(), conf.join("plugins")] {
         for entry in std::fs::read_dir(&folder).unwrap() {
             let name = entry.unwrap().file_name().into_string().unwrap();
-            if name.ends_with(".yaml") {
+            if is_a(&name, "yaml") {
                 let (code, said) = check(&folder, &name);
                 assert_eq!(code, Some(0), "{name}: {said}");
                 seen += 1;

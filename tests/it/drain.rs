@@ -14,8 +14,8 @@ routes: [{{ name: all, match: {{ path: \"/{{rest...}}\" }}, auth: none, upstream
 }
 
 /// A server that answers when it is told to.
-fn patient() -> (Upstream, mpsc::Sender<()>) {
-    let (go, wait) = mpsc::channel::<()>();
+fn patient() -> (Upstream, mpsc::SyncSender<()>) {
+    let (go, wait) = mpsc::sync_channel::<()>(1);
     let wait = std::sync::Mutex::new(wait);
     let upstream = Upstream::start(move |_| {
         let _ = wait.lock().unwrap().recv();
@@ -39,6 +39,9 @@ fn what_is_in_flight_finishes_and_then_the_process_ends_at_once() {
     eventually("no new connections", || std::net::TcpStream::connect(&address).is_err().then_some(()));
     assert_eq!(gateway.admin("GET /readyz").status, 503);
     assert_eq!(gateway.ended(), None);
+    let refused = gateway.admin("POST /api/reload");
+    refused.assert_problem(422, "config_invalid");
+    assert!(std::net::TcpStream::connect(&address).is_err(), "a reload opens nothing any more");
     go.send(()).unwrap();
     let answer = busy.read("GET").unwrap();
     assert_eq!((answer.status, answer.text().as_str()), (200, "late"));

@@ -111,7 +111,9 @@ fn answers_are_never_mixed_up() {
             })
         })
         .collect();
-    clients.into_iter().for_each(|c| c.join().unwrap());
+    for client in clients {
+        client.join().unwrap();
+    }
 }
 
 mod tls {

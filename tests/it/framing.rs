@@ -18,6 +18,7 @@ routes: [{{ name: all, match: {{ path: \"/{{rest...}}\" }}, auth: none, upstream
 }
 
 /// Requests that are refused with a 4xx or 5xx and a closed connection, and of which nothing reaches the upstream.
+#[expect(clippy::too_many_lines, reason = "a table of cases")]
 fn refused() -> Vec<(&'static str, Vec<u8>)> {
     let plain = |name, text: &str| (name, text.as_bytes().to_vec());
     let mut cases = vec![

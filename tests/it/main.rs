@@ -1,5 +1,8 @@
 //! Integration tests: the real binary, real sockets, free ports, readiness by polling.
 #![allow(unreachable_pub, missing_docs, reason = "a test binary has no users; its names say what they are")]
+#![allow(clippy::unwrap_used, reason = "all of it is test code, which fails by panicking")]
+#![allow(clippy::float_cmp, reason = "the metrics that are compared are whole numbers")]
+#![allow(clippy::print_stderr, reason = "a test that fails shows the gateway's log")]
 
 mod harness;
 
@@ -12,6 +15,7 @@ mod demo;
 mod drain;
 mod faults;
 mod framing;
+mod limits;
 mod plugins;
 mod reload;
 mod routing;

@@ -108,6 +108,15 @@ routes: [{ name: all, match: { path: / }, auth: none, plugins: [{ ip_allow: { al
 }
 
 #[test]
+fn body_limit() {
+    let upstream = Upstream::echo();
+    let gateway = open(&upstream, "{ body_limit: { max: 4B } }");
+    assert_eq!(gateway.send("POST /", &[], b"four").json()["body"], "four");
+    gateway.send("POST /", &[], b"fives").assert_problem(413, "body_too_large");
+    assert_eq!(upstream.received().len(), 1);
+}
+
+#[test]
 fn respond() {
     let gateway = Gateway::start(
         "routes:

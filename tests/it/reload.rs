@@ -90,7 +90,7 @@ fn the_command_waits_and_tells_the_outcome() {
 
 #[test]
 fn a_request_in_flight_keeps_its_configuration() {
-    let (go, wait) = mpsc::channel::<()>();
+    let (go, wait) = mpsc::sync_channel::<()>(4);
     let wait = std::sync::Mutex::new(wait);
     let upstream = Upstream::start(move |_| {
         wait.lock().unwrap().recv().unwrap();
@@ -210,7 +210,9 @@ fn two_hundred_reloads_under_load_lose_nothing() {
         }
     }
     stop.store(true, Ordering::Relaxed);
-    clients.into_iter().for_each(|c| c.join().unwrap());
+    for client in clients {
+        client.join().unwrap();
+    }
     let (sent, wrong) = (sent.load(Ordering::Relaxed), wrong.load(Ordering::Relaxed));
     assert_eq!((wrong, gateway.generation()), (0, 1 + valid), "of {sent} requests");
     assert!(sent > 200, "only {sent} requests: this was no load");

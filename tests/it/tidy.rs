@@ -77,7 +77,11 @@ fn walk(folder: &Path, below: &str, ignored: &[&str], found: &mut Vec<File>) {
 fn rust() -> Vec<File> {
     let ours =
         |path: &str| ["gateway/", "plugins/", "benches/", "tests/"].iter().any(|folder| path.starts_with(folder));
-    tree().into_iter().filter(|file| file.path.ends_with(".rs") && ours(&file.path)).collect()
+    tree().into_iter().filter(|file| is_a(&file.path, "rs") && ours(&file.path)).collect()
+}
+
+fn is_a(path: &str, extension: &str) -> bool {
+    Path::new(path).extension().is_some_and(|found| found == extension)
 }
 
 /// The texts for people.

@@ -96,7 +96,8 @@ fn proxy_text(url: &str, listen: &str) -> anyhow::Result<String> {
     if uri.path().len() > 1 || uri.query().is_some() {
         bail!("`{url}` has a path: write a configuration with a `rewrite` for that");
     }
-    let port = match uri.authority().and_then(|a| a.as_str().strip_prefix(host)).and_then(|rest| rest.strip_prefix(':')) {
+    let port = match uri.authority().and_then(|a| a.as_str().strip_prefix(host)).and_then(|rest| rest.strip_prefix(':'))
+    {
         Some(written) => written.parse().with_context(|| format!("`{url}` has no valid port"))?,
         None => port,
     };

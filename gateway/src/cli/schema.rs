@@ -14,10 +14,8 @@ pub(super) struct Arguments {
 }
 
 pub(super) fn schema(arguments: &Arguments) -> anyhow::Result<ExitCode> {
-    let text = match arguments.markdown {
-        true => config::reference(),
-        false => serde_json::to_string_pretty(&config::schema())? + "\n",
-    };
+    let text =
+        if arguments.markdown { config::reference() } else { serde_json::to_string_pretty(&config::schema())? + "\n" };
     super::print(&text)?;
     Ok(ExitCode::SUCCESS)
 }

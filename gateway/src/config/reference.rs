@@ -15,6 +15,9 @@ Every key of the configuration, made from the schema that `crossway check` uses:
 page. `[]` stands for an item of a list, `NAME` for a name of your choice. Durations are a number with a unit (`500ms`,
 `10s`, `1h`), sizes a whole number with a unit (`64KiB`, `10MiB`), networks an address or CIDR notation; in patterns, `*`
 stands for any characters.
+
+## The top level
+
 ";
 
 const PLUGINS: &str = "
@@ -22,14 +25,28 @@ const PLUGINS: &str = "
 
 An entry of `plugins`, `chains.NAME` or `routes[].plugins`: the key of one plugin with its settings, and beside it these
 keys. What the plugins do is told in [plugins/README.md](../plugins/README.md).
+
 ";
+
+const FORMATS: [(&str, &str); 9] = [
+    (HumanDuration::FORMAT, "duration"),
+    (ByteSize::FORMAT, "size"),
+    (FieldName::FORMAT, "header field name"),
+    (FieldValue::FORMAT, "header field value"),
+    (Glob::FORMAT, "pattern"),
+    (Network::FORMAT, "network"),
+    (Sha256Hex::FORMAT, "SHA-256"),
+    (StatusSet::FORMAT, "status code, class or range"),
+    (RetryOn::FORMAT, "`connect_error`, `reset`, or status code, class or range"),
+];
 
 /// The page, as Markdown.
 pub fn reference() -> String {
     let root = schema::root();
     let entry = schema::property(root, "plugins").and_then(schema::item).unwrap_or(&Value::Null);
     let mut page = Page { text: HEAD.to_owned(), entry };
-    page.section("", "The top level", root);
+    page.table("", root, |_| true);
+    page.below("", root);
     page.plugins();
     page.text
 }
@@ -43,11 +60,9 @@ struct Page<'s> {
 
 impl<'s> Page<'s> {
     /// One object, then those below it.
-    fn section(&mut self, path: &str, title: &str, object: &'s Value) {
-        let _ = write!(self.text, "\n## {title}\n\n");
-        if let (false, Some(text)) = (path.is_empty(), description(object)) {
-            let _ = write!(self.text, "{text}\n\n");
-        }
+    fn section(&mut self, path: &str, object: &'s Value) {
+        let about = description(object).unwrap_or_default();
+        let _ = write!(self.text, "\n## `{path}`\n\n{about}\n\n");
         self.table(path, object, |_| true);
         self.below(path, object);
     }
@@ -55,20 +70,17 @@ impl<'s> Page<'s> {
     fn below(&mut self, path: &str, object: &'s Value) {
         for (name, value) in properties(object) {
             if let Some((path, object)) = inner(&join(path, name), value, self.entry) {
-                self.section(&path, &format!("`{path}`"), object);
+                self.section(&path, object);
             }
         }
     }
 
-    /// The entry of a list of plugins: the core's keys, then each plugin.
+    /// The entry of a list of plugins: the core's keys, then what stands below them and each plugin.
     fn plugins(&mut self) {
         let entry = self.entry;
         self.text.push_str(PLUGINS);
-        self.text.push('\n');
         self.table("", entry, |name| CORE_KEYS.contains(&name));
-        for (name, value) in properties(entry) {
-            self.section(name, &format!("`{name}`"), value);
-        }
+        self.below("", entry);
     }
 
     fn table(&mut self, path: &str, object: &Value, wanted: impl Fn(&str) -> bool) {
@@ -93,8 +105,8 @@ impl<'s> Page<'s> {
         if value == self.entry {
             return "[plugin](#plugins)".into();
         }
-        if let Some(format) = value.get("format").and_then(Value::as_str).and_then(format_name) {
-            return format.into();
+        if let Some((_, words)) = FORMATS.iter().find(|(name, _)| value.get("format").is_some_and(|f| f == name)) {
+            return (*words).into();
         }
         if let Some(choices) = choices(value) {
             return choices.join(", ");
@@ -108,7 +120,7 @@ impl<'s> Page<'s> {
                 None => "list".into(),
             },
             Some("object") => match value.get("additionalProperties").filter(|values| values.is_object()) {
-                Some(values) => format!("names: {}", self.kind(&join(path, "NAME"), values)),
+                Some(values) => format!("`NAME:` {}", self.kind(&join(path, "NAME"), values)),
                 None => format!("[mapping](#{})", anchor(path)),
             },
             _ => "anything".into(),
@@ -117,7 +129,8 @@ impl<'s> Page<'s> {
 }
 
 fn properties(object: &Value) -> impl Iterator<Item = (&str, &Value)> {
-    object.get("properties").and_then(Value::as_object).into_iter().flatten().map(|(name, value)| (name.as_str(), value))
+    let all = object.get("properties").and_then(Value::as_object);
+    all.into_iter().flatten().map(|(name, value)| (name.as_str(), value))
 }
 
 fn join(path: &str, name: &str) -> String {
@@ -143,21 +156,6 @@ fn anchor(path: &str) -> String {
     kept.map(|c| c.to_ascii_lowercase()).collect()
 }
 
-fn format_name(format: &str) -> Option<&'static str> {
-    Some(match format {
-        HumanDuration::FORMAT => "duration",
-        ByteSize::FORMAT => "size",
-        FieldName::FORMAT => "header field name",
-        FieldValue::FORMAT => "header field value",
-        Glob::FORMAT => "pattern",
-        Network::FORMAT => "network",
-        Sha256Hex::FORMAT => "SHA-256",
-        StatusSet::FORMAT => "status code, class or range",
-        RetryOn::FORMAT => "`connect_error`, `reset`, or status code, class or range",
-        _ => return None,
-    })
-}
-
 /// The values that there are, if they are listed.
 fn choices(value: &Value) -> Option<Vec<String>> {
     if let Some(listed) = value.get("enum").and_then(Value::as_array) {
@@ -168,13 +166,8 @@ fn choices(value: &Value) -> Option<Vec<String>> {
 }
 
 fn number(value: &Value) -> String {
-    let bound = |key: &str| value.get(key).and_then(Value::as_u64);
-    match (bound("minimum"), bound("maximum")) {
-        (Some(least), Some(most)) => format!("number, {least} to {most}"),
-        (Some(least), None) => format!("number, at least {least}"),
-        (None, Some(most)) => format!("number, up to {most}"),
-        (None, None) => "number".into(),
-    }
+    let bound = |key: &str, word: &str| value.get(key).map(|bound| format!(", {word} {bound}")).unwrap_or_default();
+    format!("number{}{}", bound("minimum", "at least"), bound("maximum", "at most"))
 }
 
 fn description(value: &Value) -> Option<String> {
@@ -185,7 +178,8 @@ fn description(value: &Value) -> Option<String> {
 /// The description for a cell of a table, with those of the choices.
 fn about(value: &Value) -> String {
     let mut text = description(value).unwrap_or_default();
-    for branch in value.get("oneOf").and_then(Value::as_array).into_iter().flatten() {
+    let branches = value.get("oneOf").and_then(Value::as_array).filter(|branches| branches.len() > 1);
+    for branch in branches.into_iter().flatten() {
         if let (Some(choice), Some(meaning)) = (branch.get("const"), description(branch)) {
             let _ = write!(text, " `{}`: {meaning}", flow(choice));
         }

@@ -37,16 +37,12 @@ pub(super) fn admit(gateway: &Gateway, session: &mut Session) -> Result<(Admitte
     if last {
         session.set_keepalive(None);
     }
-    let req = session.req_header_mut();
+    let req = session.req_header();
     let forwarded = req.headers.get_all("x-forwarded-for").iter().map(HeaderValue::as_bytes);
     let client = request::client_address(conn.peer_ip(), forwarded, &listener.trusted_proxies);
     let mut ctx = Ctx::new(client, view.host.clone(), Arc::clone(&view.path));
     ctx.request_id = request_id::fresh();
     ctx.max_request_body = listener.limits.request.body.0;
-    if let Some(target) = &view.rewritten {
-        // So that nobody after this sees what the client wrote.
-        req.set_uri(target.parse().map_err(|_| "a canonical target that is no URI")?);
-    }
     let routed = route(gateway, &snapshot, listener.entry, &view, req);
     let admitted = Admitted {
         ctx,

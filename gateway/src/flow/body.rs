@@ -1,6 +1,6 @@
 //! Request bodies: bounds, and reading them whole where a plugin wants that.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Instant};
 
 use async_trait::async_trait;
 use bytes::{Bytes, BytesMut};
@@ -30,6 +30,13 @@ pub(super) fn count(admitted: &mut Admitted, piece: usize) -> Result<(), Fault> 
     if admitted.outcome.request_bytes > max { Err(Fault::RequestTooLarge { max }) } else { Ok(()) }
 }
 
+/// A client that is still sending when the request's time is over has been too slow.
+pub(super) fn check_deadline(admitted: &Admitted) -> Result<(), Fault> {
+    let sending = admitted.attempt.started.is_some();
+    let late = admitted.ctx.deadline.is_some_and(|deadline| Instant::now() >= deadline);
+    if sending && late { Err(Fault::ClientTimeout) } else { Ok(()) }
+}
+
 /// Tells a client that waits for it to send its body (RFC 9110, section 10.1.1), once. The gateway answers for the
 /// upstream: what could refuse the request has seen it by now.
 pub(super) async fn invite(session: &mut Session, admitted: &mut Admitted) -> Result<(), Fault> {
@@ -51,12 +58,15 @@ pub(super) async fn buffer(
     };
     let configured = admitted.listener.limits.request.buffered_body.0;
     let max = wanted.min(route.max_buffered_body.unwrap_or(configured)).min(admitted.ctx.max_request_body);
-    if let BodyFraming::Length(length) = admitted.framing.body
-        && length > max
-    {
-        return if overflow == Overflow::Refuse { Err(Fault::RequestTooLarge { max }) } else { Ok(None) };
+    match (admitted.framing.body, overflow) {
+        (BodyFraming::Length(length), Overflow::Refuse) if length > max => return Err(Fault::RequestTooLarge { max }),
+        (BodyFraming::Length(length), Overflow::Stream) if length > max => return Ok(None),
+        (BodyFraming::Chunked, Overflow::Stream) => return Ok(None),
+        _ => {}
     }
-    let mut body = read_whole(session, admitted, max).await?;
+    let until = admitted.ctx.deadline.unwrap_or_else(|| Instant::now() + admitted.listener.limits.client.idle.0);
+    let whole = tokio::time::timeout_at(until.into(), read_whole(session, admitted, max)).await;
+    let mut body = whole.map_err(|_| Fault::ClientTimeout)??;
     let Admitted { ctx, entered, .. } = &mut *admitted;
     let reply = chain.on_request_body(&mut body, session.req_header_mut(), ctx, entered).await?;
     admitted.body = Some(body);

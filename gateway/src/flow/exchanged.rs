@@ -110,7 +110,11 @@ impl Prepare for Ready {
 
 fn is_named_after_endpoint(admitted: &Admitted) -> bool {
     let target = admitted.route.as_ref().map(|route| &route.target);
-    matches!(target, Some(Target::Upstream { host: HostRewrite::Endpoint, .. }))
+    match target {
+        Some(Target::Upstream { host: HostRewrite::Endpoint, .. }) => true,
+        Some(Target::Upstream { host: HostRewrite::Preserve, .. }) => admitted.ctx.host.is_empty(),
+        _ => false,
+    }
 }
 
 async fn answer_client(
@@ -121,13 +125,14 @@ async fn answer_client(
 ) -> Result<(), Fault> {
     let mut head = answer.head.clone();
     request::strip_hop_by_hop(&mut head);
+    admitted.speak_version(&mut head);
     head.remove_header(&header::TRANSFER_ENCODING);
     let method = session.req_header().method.clone();
     let chain = Arc::clone(&admitted.chain);
-    let wanted = chain.wants_response_body(admitted.entered, &head.headers);
+    let wanted = chain.wants_response_body(admitted.entered, &head);
     let limit = admitted.route.as_ref().and_then(|r| r.max_buffered_body);
     let limit = limit.unwrap_or(admitted.listener.limits.request.buffered_body.0);
-    let fits = |max: u64| answer.declared_length().is_none_or(|length| length <= max);
+    let fits = |max: u64| answer.declared_length().is_some_and(|length| length <= max);
     match wanted.map(|(max, overflow)| (max.min(limit), overflow)) {
         Some((max, overflow)) if overflow == Overflow::Refuse || fits(max) || !answer.has_body(&method) => {
             let mut body =
@@ -180,6 +185,7 @@ async fn stream_answer(
     if has_body && !head.headers.contains_key(header::CONTENT_LENGTH) {
         head.insert_header(header::TRANSFER_ENCODING, "chunked").map_err(|_| Fault::Internal("framing".into()))?;
     }
+    admitted.speak_version(&mut head);
     response_phase(admitted, &mut head)?;
     body::keep_or_close(session, admitted);
     session.write_response_header(Box::new(head), !has_body).await.map_err(|_| Fault::ClientGone)?;

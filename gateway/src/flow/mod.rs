@@ -16,6 +16,7 @@ use std::{
 
 use bytes::Bytes;
 use crossway_plugin_api::{Ctx, Fault};
+use pingora_http::ResponseHeader;
 
 use crate::{
     chain::{Chain, Entered},
@@ -131,6 +132,15 @@ impl Admitted {
     pub fn failed(&mut self, fault: &Fault) {
         self.outcome.code = Some(fault.code());
         self.outcome.fault = Some(fault.clone());
+    }
+
+    /// Our side of the conversation is HTTP/1.1, whatever the upstream speaks; a client of HTTP/1.0 knows no chunks
+    /// (RFC 9112, section 6.1) and reads to the end of the connection.
+    fn speak_version(&self, res: &mut ResponseHeader) {
+        res.set_version(http::Version::HTTP_11);
+        if self.version == http::Version::HTTP_10 {
+            res.remove_header(&http::header::TRANSFER_ENCODING);
+        }
     }
 
     fn peer(&self) -> IpAddr {

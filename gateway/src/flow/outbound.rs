@@ -24,8 +24,13 @@ pub(super) fn prepare(admitted: &mut Admitted, req: &mut RequestHeader, endpoint
     let broken = |_| Fault::Internal("a header that cannot be written".into());
     request::strip_client_claims(req);
     let asked = Host { name: Cow::Borrowed(&admitted.ctx.host), port: admitted.port };
-    let hop =
-        Hop { client: admitted.ctx.client, peer: admitted.peer(), scheme: "http", host: &asked, version: admitted.version };
+    let hop = Hop {
+        client: admitted.ctx.client,
+        peer: admitted.peer(),
+        scheme: "http",
+        host: &asked,
+        version: admitted.version,
+    };
     request::say_forwarded(req, &hop).map_err(|_| Fault::Loop)?;
     req.set_version(Version::HTTP_11);
     let host: Cow<'_, HeaderValue> = match host {

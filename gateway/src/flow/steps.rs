@@ -50,7 +50,7 @@ impl Steps {
             Ok(Next::Stream) => Ok(false),
             Ok(Next::Sent) => Ok(true),
             Ok(Next::Reply(reply)) => self.reply(session, admitted, &reply).await.map(|()| true),
-            Err(fault) => self.fault(session, admitted, &fault).await.map(|()| true),
+            Err(fault) => self.fault(session, admitted, &fault).await,
         }
     }
 
@@ -76,8 +76,9 @@ impl Steps {
     /// What follows the chain's first phase.
     async fn routed(&self, session: &mut Session, admitted: &mut Admitted) -> Result<Next, Fault> {
         let route = admitted.route.clone().ok_or_else(|| Fault::Internal("no route after routing".into()))?;
-        if session.req_header().method == Method::OPTIONS && !route.takes_options {
-            return Ok(Next::Reply(admit::method_not_allowed(&[])));
+        if session.req_header().method == Method::OPTIONS && !route.methods.contains(&Method::OPTIONS) {
+            // It was routed as a preflight, and nobody has answered it.
+            return Ok(Next::Reply(admit::method_not_allowed(&route.methods)));
         }
         body::check_length(admitted)?;
         match &route.target {
@@ -118,19 +119,20 @@ impl Steps {
         respond::send(session, head, body).await.map(drop)
     }
 
-    /// Answers a fault, if anything can still be sent; else the connection just ends.
-    pub(super) async fn fault(&self, session: &mut Session, admitted: &mut Admitted, fault: &Fault) -> Result<()> {
+    /// Answers a fault. If nothing can be sent any more this is an error, so that Pingora ends the connection where it
+    /// stands: a response that was cut short must not look like a whole one.
+    pub(super) async fn fault(&self, session: &mut Session, admitted: &mut Admitted, fault: &Fault) -> Result<bool> {
         admitted.failed(fault);
         self.gateway.metrics.fault(fault.code());
         let begun = session.response_written().is_some_and(|head| !head.status.is_informational());
         session.set_keepalive(None);
         if begun || *fault == Fault::ClientGone {
-            return Ok(());
+            return Err(Error::explain(ErrorType::Custom("fault"), "nothing can be sent any more"));
         }
         let reply = respond::fault_reply(fault);
         self.reply(session, admitted, &reply).await?;
         session.as_downstream_mut().shutdown().await;
-        Ok(())
+        Ok(true)
     }
 
     /// Answers what stopped a request before it could be admitted.

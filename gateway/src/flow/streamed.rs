@@ -1,6 +1,9 @@
 //! The stream way: what Pingora's hooks do while it passes bytes on.
 
-use std::{sync::Arc, time::Instant};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use bytes::Bytes;
 use crossway_plugin_api::Fault;
@@ -65,9 +68,14 @@ impl Steps {
         if in_air.attempt.count > 0 {
             upstream.metrics.retried.inc();
         }
+        if in_air.body.is_none() {
+            // What was kept of the body is passed on, and counted, once more.
+            in_air.outcome.request_bytes = 0;
+        }
         in_air.outcome.attempts += 1;
         in_air.outcome.endpoint = Some(endpoint.address);
-        let peer = peer::for_attempt(&endpoint.peer, &upstream.timeouts);
+        let left = in_air.ctx.deadline.map_or(Duration::MAX, |d| d.saturating_duration_since(now));
+        let peer = peer::for_attempt(&endpoint.peer, &upstream.timeouts, left);
         in_air.attempt = Attempt {
             count: in_air.attempt.count + 1,
             in_flight: Some(endpoint.enter()),
@@ -104,7 +112,7 @@ impl Steps {
             Some(whole) => *piece = Some(if end { whole } else { Bytes::new() }),
             None => {
                 let counted = body::count(in_air, piece.as_ref().map_or(0, Bytes::len));
-                if let Err(fault) = counted {
+                if let Err(fault) = counted.and_then(|()| body::check_deadline(in_air)) {
                     return Err(carried(flight, fault));
                 }
             }
@@ -147,6 +155,7 @@ impl Steps {
         }
         let in_air = admitted(flight)?;
         request::strip_hop_by_hop(res);
+        in_air.speak_version(res);
         let chain = Arc::clone(&in_air.chain);
         if let Err(fault) = chain.on_response(res, &mut in_air.ctx, &mut in_air.entered) {
             return Err(carried(flight, fault));
@@ -201,6 +210,10 @@ impl Steps {
             return 500;
         };
         in_air.end_attempt();
+        if in_air.outcome.code.is_some() {
+            // The fault was met, and what could be said was said.
+            return 0;
+        }
         let fault = fault_of(error, in_air);
         let sent = self.fault(session, in_air, &fault).await;
         if sent.is_err() { 0 } else { session.response_written().map_or(0, |head| head.status.as_u16()) }

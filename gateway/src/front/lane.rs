@@ -41,6 +41,12 @@ const LINGER_BYTES: usize = 1 << 20;
 /// How long that may take.
 const LINGER_TIME: Duration = Duration::from_secs(2);
 
+/// How long a client that owes nothing may take to hang up.
+const HANG_UP_TIME: Duration = Duration::from_millis(200);
+
+/// Why the connection is always there.
+const PRESENT: &str = "only `drop` takes the connection out";
+
 /// What is still to come of the current request's body.
 enum Rest {
     Bytes(u64),
@@ -49,13 +55,21 @@ enum Rest {
 
 /// See the module's documentation.
 pub(super) struct Lane {
-    inner: Stream,
+    /// Present until the lane is dropped.
+    inner: Option<Stream>,
     conn: Arc<Conn>,
     digest: Arc<ProxyDigest>,
     /// Bytes read and not given out yet.
     pub(super) ahead: BytesMut,
     rest: Rest,
     alarm: Option<Pin<Box<Sleep>>>,
+    /// The client's last byte has been read.
+    ended: bool,
+    /// How long a write may wait for the client.
+    patience: Duration,
+    write_alarm: Option<Pin<Box<Sleep>>>,
+    /// The write alarm is running.
+    stalled: bool,
 }
 
 impl Lane {
@@ -63,11 +77,23 @@ impl Lane {
     pub(super) fn new(inner: Stream, conn: Arc<Conn>) -> Option<Box<Self>> {
         let response = Box::new(ResponseHeader::build(200, Some(0)).ok()?);
         let digest = Arc::new(ProxyDigest::new(response, Some(Box::new(Arc::clone(&conn)))));
-        Some(Box::new(Self { inner, conn, digest, ahead: BytesMut::new(), rest: Rest::Bytes(0), alarm: None }))
+        Some(Box::new(Self {
+            inner: Some(inner),
+            conn,
+            digest,
+            ahead: BytesMut::new(),
+            rest: Rest::Bytes(0),
+            alarm: None,
+            ended: false,
+            patience: LINGER_TIME,
+            write_alarm: None,
+            stalled: false,
+        }))
     }
 
-    /// Sets the body that the next reads belong to.
-    pub(super) fn expect(&mut self, body: BodyFraming) {
+    /// Sets the body that the next reads belong to, and how long a write may wait for the client.
+    pub(super) fn expect(&mut self, body: BodyFraming, patience: Duration) {
+        self.patience = patience;
         self.rest = match body {
             BodyFraming::None => Rest::Bytes(0),
             BodyFraming::Length(length) => Rest::Bytes(length),
@@ -80,7 +106,8 @@ impl Lane {
         if self.ahead.is_empty() {
             // An idle connection holds no buffer: one byte is waited for on the stack.
             let mut first = [0_u8; 1];
-            if self.inner.read(&mut first).await? == 0 {
+            if self.io().read(&mut first).await? == 0 {
+                self.ended = true;
                 return Ok(false);
             }
             self.ahead.reserve(1024);
@@ -88,19 +115,30 @@ impl Lane {
             return Ok(true);
         }
         self.ahead.reserve(1024);
-        Ok(self.inner.read_buf(&mut self.ahead).await? > 0)
+        let Self { inner, ahead, .. } = self;
+        let read = inner.as_mut().expect(PRESENT).read_buf(ahead).await?;
+        self.ended = read == 0;
+        Ok(read > 0)
     }
 
     /// Writes bytes of our own, bounded in time, and closes.
     pub(super) async fn say_and_close(mut self: Box<Self>, bytes: &[u8]) {
         let write = async {
-            self.inner.write_all(bytes).await?;
-            self.inner.flush().await
+            self.io().write_all(bytes).await?;
+            self.io().flush().await
         };
         if matches!(tokio::time::timeout(LINGER_TIME, write).await, Ok(Ok(()))) {
             self.rest = Rest::Bytes(u64::MAX);
             Shutdown::shutdown(&mut *self).await;
         }
+    }
+
+    fn io(&mut self) -> &mut Stream {
+        self.inner.as_mut().expect(PRESENT)
+    }
+
+    fn io_ref(&self) -> &Stream {
+        self.inner.as_ref().expect(PRESENT)
     }
 
     fn is_body_read(&self) -> bool {
@@ -135,8 +173,9 @@ impl Lane {
         let mut buffer = [0_u8; 512];
         while self.ahead.len() < MAX_AHEAD {
             let mut read = ReadBuf::new(&mut buffer);
-            ready!(Pin::new(&mut self.inner).poll_read(cx, &mut read))?;
+            ready!(Pin::new(self.io()).poll_read(cx, &mut read))?;
             if read.filled().is_empty() {
+                self.ended = true;
                 return Poll::Ready(Ok(()));
             }
             self.ahead.extend_from_slice(read.filled());
@@ -148,7 +187,8 @@ impl Lane {
     fn poll_body(&mut self, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let start = buf.filled().len();
         if self.ahead.is_empty() {
-            ready!(Pin::new(&mut self.inner).poll_read(cx, buf))?;
+            ready!(Pin::new(self.io()).poll_read(cx, buf))?;
+            self.ended = buf.filled().len() == start;
         } else {
             let give = self.ahead.len().min(buf.remaining());
             buf.put_slice(&self.ahead.split_to(give));
@@ -183,6 +223,25 @@ impl Lane {
     }
 }
 
+impl Lane {
+    /// Passes a write's outcome on, unless the client has kept it waiting for too long. Pingora bounds the writes of bodies
+    /// only; this bounds headers, flushes and the end of a response too.
+    fn bounded<T>(&mut self, cx: &mut Context<'_>, polled: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
+        if polled.is_ready() {
+            self.stalled = false;
+            return polled;
+        }
+        let patience = self.patience;
+        let alarm = self.write_alarm.get_or_insert_with(|| Box::pin(tokio::time::sleep(patience)));
+        if !self.stalled {
+            alarm.as_mut().reset(Instant::now() + patience);
+            self.stalled = true;
+        }
+        ready!(alarm.as_mut().poll(cx));
+        Poll::Ready(Err(ErrorKind::TimedOut.into()))
+    }
+}
+
 impl AsyncRead for Lane {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
@@ -196,72 +255,94 @@ impl AsyncRead for Lane {
 
 impl AsyncWrite for Lane {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.inner).poll_write(cx, buf)
+        let polled = Pin::new(self.io()).poll_write(cx, buf);
+        self.bounded(cx, polled)
     }
     fn poll_write_vectored(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.inner).poll_write_vectored(cx, bufs)
+        let polled = Pin::new(self.io()).poll_write_vectored(cx, bufs);
+        self.bounded(cx, polled)
     }
     fn is_write_vectored(&self) -> bool {
-        self.inner.is_write_vectored()
+        self.io_ref().is_write_vectored()
     }
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.inner).poll_flush(cx)
+        let polled = Pin::new(self.io()).poll_flush(cx);
+        self.bounded(cx, polled)
     }
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.inner).poll_shutdown(cx)
+        let polled = Pin::new(self.io()).poll_shutdown(cx);
+        self.bounded(cx, polled)
     }
+}
+
+/// Ends a connection so that what was written arrives: closing with something unread would be a reset, which destroys
+/// what the client has not read yet. `owing`: the client has not sent all of its request.
+async fn hang_up(io: &mut Stream, patience: Duration, owing: bool) {
+    let _ = tokio::time::timeout(patience, Shutdown::shutdown(io.as_mut())).await;
+    let discard = async {
+        let mut buffer = [0_u8; 4096];
+        let mut left = LINGER_BYTES;
+        while let Ok(read @ 1..) = io.read(&mut buffer).await {
+            left = left.saturating_sub(read);
+            if left == 0 {
+                break;
+            }
+        }
+    };
+    // A client that owes nothing has only to hang up.
+    let _ = tokio::time::timeout(if owing { LINGER_TIME } else { HANG_UP_TIME }, discard).await;
 }
 
 #[async_trait]
 impl Shutdown for Lane {
     async fn shutdown(&mut self) {
-        Shutdown::shutdown(self.inner.as_mut()).await;
-        if self.is_body_read() {
-            return;
+        let (patience, owing) = (self.patience, !self.is_body_read());
+        if !std::mem::replace(&mut self.ended, true) {
+            hang_up(self.io(), patience, owing).await;
         }
-        let discard = async {
-            let mut buffer = [0_u8; 4096];
-            let mut left = LINGER_BYTES;
-            while let Ok(read @ 1..) = self.inner.read(&mut buffer).await {
-                left = left.saturating_sub(read);
-                if left == 0 {
-                    break;
-                }
-            }
-        };
-        let _ = tokio::time::timeout(LINGER_TIME, discard).await;
+    }
+}
+
+/// Pingora drops a connection that it will not use again without ending it.
+impl Drop for Lane {
+    fn drop(&mut self) {
+        let (patience, owing) = (self.patience, !self.is_body_read());
+        let Some(mut io) = self.inner.take().filter(|_| !self.ended) else { return };
+        if let Ok(runtime) = tokio::runtime::Handle::try_current() {
+            runtime.spawn(async move { hang_up(&mut io, patience, owing).await });
+        }
     }
 }
 
 impl UniqueID for Lane {
     fn id(&self) -> UniqueIDType {
-        self.inner.id()
+        self.io_ref().id()
     }
 }
 impl Ssl for Lane {
     fn get_ssl(&self) -> Option<&TlsRef> {
-        self.inner.get_ssl()
+        self.io_ref().get_ssl()
     }
     fn get_ssl_digest(&self) -> Option<Arc<SslDigest>> {
-        self.inner.get_ssl_digest()
+        self.io_ref().get_ssl_digest()
     }
     fn selected_alpn_proto(&self) -> Option<ALPN> {
-        self.inner.selected_alpn_proto()
+        self.io_ref().selected_alpn_proto()
     }
 }
 impl GetTimingDigest for Lane {
     fn get_timing_digest(&self) -> Vec<Option<TimingDigest>> {
-        self.inner.get_timing_digest()
+        self.io_ref().get_timing_digest()
     }
     fn get_read_pending_time(&self) -> Duration {
-        self.inner.get_read_pending_time()
+        self.io_ref().get_read_pending_time()
     }
     fn get_write_pending_time(&self) -> Duration {
-        self.inner.get_write_pending_time()
+        self.io_ref().get_write_pending_time()
     }
 }
 impl GetProxyDigest for Lane {
@@ -271,7 +352,7 @@ impl GetProxyDigest for Lane {
 }
 impl GetSocketDigest for Lane {
     fn get_socket_digest(&self) -> Option<Arc<SocketDigest>> {
-        self.inner.get_socket_digest()
+        self.io_ref().get_socket_digest()
     }
 }
 impl Peek for Lane {}

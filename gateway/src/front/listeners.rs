@@ -5,7 +5,10 @@ use std::{
     io,
     net::SocketAddr,
     os::fd::IntoRawFd,
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 
 use parking_lot::Mutex;
@@ -28,6 +31,7 @@ pub struct Listeners {
     gateway: Arc<Gateway>,
     proxy: Arc<HttpProxy<Proxy>>,
     open: Mutex<HashMap<String, Open>>,
+    closed: AtomicBool,
 }
 
 struct Open {
@@ -45,12 +49,15 @@ pub struct Bound {
 impl Listeners {
     /// None open yet.
     pub fn new(gateway: Arc<Gateway>, proxy: Arc<HttpProxy<Proxy>>) -> Self {
-        Self { gateway, proxy, open: Mutex::new(HashMap::new()) }
+        Self { gateway, proxy, open: Mutex::new(HashMap::new()), closed: AtomicBool::new(false) }
     }
 
     /// Binds those of the wanted addresses that are not open, and changes nothing else. The error names the index.
     pub fn bind<'a>(&self, wanted: impl IntoIterator<Item = &'a str>) -> Result<Bound, (usize, io::Error)> {
         let open = self.open.lock();
+        if self.closed.load(Ordering::Acquire) {
+            return Err((0, io::Error::other("the gateway is draining")));
+        }
         let mut bound = Bound::default();
         for (at, address) in wanted.into_iter().enumerate() {
             if !open.contains_key(address) {
@@ -63,6 +70,9 @@ impl Listeners {
     /// Opens what was bound, and closes what is not wanted any more. Called right after the configuration is in force.
     pub fn apply(&self, bound: Bound, wanted: &HashSet<&str>) {
         let mut open = self.open.lock();
+        if self.closed.load(Ordering::Acquire) {
+            return;
+        }
         open.retain(|address, listener| {
             let stays = wanted.contains(address.as_str());
             if !stays {
@@ -84,7 +94,12 @@ impl Listeners {
 
     /// Closes all of them and waits until none accepts any more.
     pub async fn close_all(&self) {
-        let closing: Vec<Open> = self.open.lock().drain().map(|(_, listener)| listener).collect();
+        let closing: Vec<Open> = {
+            let mut open = self.open.lock();
+            // From here on a reload opens nothing any more.
+            self.closed.store(true, Ordering::Release);
+            open.drain().map(|(_, listener)| listener).collect()
+        };
         for listener in &closing {
             listener.stop.send_replace(true);
         }

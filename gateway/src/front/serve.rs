@@ -2,6 +2,7 @@
 
 use std::{
     net::SocketAddr,
+    ops::Range,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -20,7 +21,7 @@ use super::{Conn, Ticket, lane::Lane};
 use crate::{
     gateway::Gateway,
     proxy::Proxy,
-    request::{self, HeaderLimits, Refusal, View},
+    request::{self, Head, HeaderLimits, Refusal, View},
     respond,
     snapshot::ListenerState,
     telemetry::access_log::Entry,
@@ -28,6 +29,9 @@ use crate::{
 
 /// Empty lines tolerated before a request line (RFC 9112, section 2.2).
 const MAX_EMPTY_LINES: usize = 2;
+
+/// How long the rest of a request may take to arrive after its answer, before the connection is closed instead.
+const MAX_DRAIN: Duration = Duration::from_secs(2);
 
 /// Serves the connections of one listener.
 pub struct Front {
@@ -84,7 +88,7 @@ impl Front {
                 Arrival::Refused(refusal, listener) => return self.refuse(lane, conn, refusal, &listener).await,
             };
             served += 1;
-            lane.expect(request.ticket.framing.body);
+            lane.expect(request.ticket.framing.body, request.ticket.listener.limits.client.idle.0);
             let session = prepare(lane, request.header, &request.ticket);
             conn.hand(request.ticket);
             let Some(back) = self.run(session, shutdown).await else { return };
@@ -115,12 +119,21 @@ impl Front {
             Err(_) => return Arrival::Refused(request::HEADER_TIMEOUT, listener),
         };
         let inspected = request::inspect(&lane.ahead[..length], &limits);
-        match inspected.and_then(|head| Ok((head.framing, View::of(&head, "http")?))) {
-            Ok((framing, view)) => {
+        let viewed = inspected.and_then(|head| Ok((head.framing, target_range(&head), View::of(&head, "http")?)));
+        match viewed {
+            Ok((framing, target, view)) => {
                 let ending = *shutdown.borrow() || self.gateway.is_draining();
                 let last = ending || framing.close || served + 1 >= listener.limits.client.requests_per_connection;
+                let mut header = take_header(lane, length);
+                if let Some(canonical) = &view.rewritten {
+                    // Nobody after this sees what the client wrote, Pingora's parser included.
+                    header = [&header[..target.start], canonical.as_bytes(), &header[target.end..]]
+                        .concat()
+                        .as_slice()
+                        .into();
+                }
                 let ticket = Ticket { snapshot, listener, framing, view, started, last };
-                Arrival::Request(Box::new(Request { header: take_header(lane, length), ticket }))
+                Arrival::Request(Box::new(Request { header, ticket }))
             }
             Err(refusal) => Arrival::Refused(refusal, listener),
         }
@@ -169,7 +182,14 @@ fn prepare(lane: Box<Lane>, header: BytesMut, ticket: &Ticket) -> ServerSession 
     session.set_read_timeout(Some(idle));
     session.set_write_timeout(Some(idle));
     session.set_keepalive_reuses_remaining(Some(u32::from(!ticket.last)));
+    session.set_total_drain_timeout(Some(MAX_DRAIN));
     session
+}
+
+/// Where the request target stands in the raw header.
+fn target_range(head: &Head<'_>) -> Range<usize> {
+    let start = head.method.len() + 1;
+    start..start + head.target.len()
 }
 
 /// Cuts the header off what was read; a buffer that is used up is let go.

@@ -47,10 +47,7 @@ impl<'a> Fields<'a> {
     /// Takes note of one field; its value has no white space at its ends.
     pub(super) fn note(&mut self, name: &[u8], value: &'a [u8]) -> Result<(), Refusal> {
         match name.len() {
-            4 if name.eq_ignore_ascii_case(b"host") => match self.host.replace(value) {
-                Some(_) => return Err(TWO_HOSTS),
-                None => {}
-            },
+            4 if name.eq_ignore_ascii_case(b"host") && self.host.replace(value).is_some() => return Err(TWO_HOSTS),
             6 if name.eq_ignore_ascii_case(b"expect") => {
                 if !value.eq_ignore_ascii_case(b"100-continue") {
                     return Err(EXPECTATION);

@@ -81,9 +81,13 @@ pub(super) fn is_value(bytes: &[u8]) -> bool {
     bytes.iter().fold(0, |bad, &b| bad | u8::from(!is_value_byte(b))) == 0
 }
 
-/// Whether every byte is visible ASCII and not `#`, as in a request target. Without a branch, as above.
+/// Whether every byte may stand in a request target: visible ASCII but `#`, and `"`, `<`, `>`, which are in no URI (RFC
+/// 3986, section 2). Without a branch, as above.
 pub(super) fn is_target(bytes: &[u8]) -> bool {
-    bytes.iter().fold(0, |bad, &b| bad | u8::from(b <= 0x20 || b >= 0x7f || b == b'#')) == 0
+    bytes
+        .iter()
+        .fold(0, |bad, &b| bad | u8::from(b <= 0x20 || b >= 0x7f || b == b'#' || b == b'"' || b == b'<' || b == b'>'))
+        == 0
 }
 
 /// Whether this is a token (RFC 9110, section 5.6.2).

@@ -16,7 +16,10 @@ const KNOWN: [Method; 9] = [
 ];
 const HEAD: u16 = 1 << 3;
 const GET: u16 = 1 << 2;
-/// What a rule without methods takes: all but `CONNECT` and `TRACE`.
+/// What a rule without methods takes, in alphabetical order: all but `CONNECT` and `TRACE`.
+pub const DEFAULT_METHODS: [Method; 7] =
+    [Method::DELETE, Method::GET, Method::HEAD, Method::OPTIONS, Method::PATCH, Method::POST, Method::PUT];
+/// The same as bits.
 const ORDINARY: u16 = 0b0_1111_1110;
 
 /// A set of methods.

@@ -26,8 +26,9 @@ mod predicate;
 mod template;
 mod trie;
 
+pub use methods::DEFAULT_METHODS;
 pub use pattern::{HostPattern, PathPattern};
-pub use predicate::{headers_hold, query_holds};
+pub use predicate::{headers_hold, query_holds, some_query_holds};
 pub use template::Template;
 
 use std::{collections::HashMap, ops::Range};

@@ -6,10 +6,10 @@ use crossway_plugin_api::config::Glob;
 use http::{HeaderMap, HeaderName};
 
 /// Whether every one of these fields is there with a value that fits. Of a field that is there several times one
-/// value must fit; a value that is not visible ASCII fits nothing.
+/// value must fit.
 pub fn headers_hold(wanted: &[(HeaderName, Glob)], headers: &HeaderMap) -> bool {
     wanted.iter().all(|(name, glob)| {
-        headers.get_all(name).iter().any(|value| value.to_str().is_ok_and(|value| glob.matches(value)))
+        headers.get_all(name).iter().any(|value| glob.matches(&String::from_utf8_lossy(value.as_bytes())))
     })
 }
 
@@ -18,6 +18,16 @@ pub fn headers_hold(wanted: &[(HeaderName, Glob)], headers: &HeaderMap) -> bool 
 /// take another one of its values; neither does one that is not UTF-8.
 pub fn query_holds(wanted: &[(String, Glob)], query: Option<&str>) -> bool {
     wanted.iter().all(|(name, glob)| single(query.unwrap_or_default(), name).is_some_and(|value| glob.matches(&value)))
+}
+
+/// Like [`query_holds`], but of a parameter that is there several times one value must fit: for conditions on plugins,
+/// which a caller must not be able to dodge by repeating a parameter.
+pub fn some_query_holds(wanted: &[(String, Glob)], query: Option<&str>) -> bool {
+    let pairs = || query.unwrap_or_default().split('&').map(|pair| pair.split_once('=').unwrap_or((pair, "")));
+    let fits = |glob: &Glob, value: &str| glob.matches(&decode(value).unwrap_or(Cow::Borrowed(value)));
+    wanted.iter().all(|(name, glob)| {
+        pairs().any(|(key, value)| decode(key).is_some_and(|key| key == *name.as_str()) && fits(glob, value))
+    })
 }
 
 /// The value of a parameter that stands in the query exactly once.

@@ -26,7 +26,7 @@ use crate::{
     },
     request::HeaderLimits,
     router::{Router, Template},
-    telemetry::metrics::{Gone, ListenerMetrics, Metrics, NO_ROUTE, RouteMetrics},
+    telemetry::metrics::{ListenerMetrics, Metrics, NO_ROUTE, Names, RouteMetrics},
     upstream::{Registry, Upstream},
 };
 
@@ -91,8 +91,8 @@ pub struct Route {
     pub way: Way,
     /// What follows the chain.
     pub target: Target,
-    /// Whether a request with the method OPTIONS may go on after the chain.
-    pub takes_options: bool,
+    /// Methods it takes.
+    pub methods: Vec<http::Method>,
     /// Time until the response header, if the route bounds it.
     pub timeout: Option<Duration>,
     /// Largest request body.
@@ -195,13 +195,12 @@ impl Snapshot {
         })
     }
 
-    /// Names that this configuration has and the next has not.
-    pub fn gone_in(&self, next: &Self) -> Gone {
-        let routes = |s: &Self| s.loaded.config.routes.iter().map(|r| r.name.clone()).collect::<HashSet<_>>();
-        let upstreams = |s: &Self| s.upstreams.keys().cloned().collect::<HashSet<_>>();
-        Gone {
-            routes: routes(self).difference(&routes(next)).cloned().collect(),
-            upstreams: upstreams(self).difference(&upstreams(next)).cloned().collect(),
+    /// The names that labels of metrics may have.
+    pub fn names(&self) -> Names {
+        Names {
+            routes: self.loaded.config.routes.iter().map(|route| route.name.clone()).collect(),
+            upstreams: self.upstreams.keys().cloned().collect(),
+            listeners: self.listeners.values().map(|listener| listener.name.clone()).collect(),
         }
     }
 }

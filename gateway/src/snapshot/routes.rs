@@ -6,7 +6,7 @@ use std::{
 };
 
 use crossway_plugin_api::config::{FieldName, Glob};
-use http::{HeaderName, HeaderValue, StatusCode};
+use http::{HeaderName, HeaderValue, Method, StatusCode};
 
 use super::{Compiler, HostRewrite, Route, Target, Way};
 use crate::{
@@ -16,7 +16,7 @@ use crate::{
         route::{Auth, Match, Redirect, Rewrite, Route as Config},
     },
     request,
-    router::{Conflict, ConflictKind, HostPattern, PathPattern, Router, Rule, Template},
+    router::{self, Conflict, ConflictKind, HostPattern, PathPattern, Router, Rule, Template},
     upstream::Upstream,
 };
 
@@ -29,6 +29,20 @@ const STREAM_BODY: u64 = 64 << 10;
 struct Place<'a> {
     pointer: &'a str,
     params: &'a [Arc<str>],
+}
+
+/// The methods a route takes, in the order `Allow` lists them.
+fn taken(named: &[String]) -> Vec<Method> {
+    let mut methods: Vec<Method> = named.iter().filter_map(|name| name.parse().ok()).collect();
+    if named.is_empty() {
+        methods = router::DEFAULT_METHODS.to_vec();
+    }
+    if methods.contains(&Method::GET) {
+        methods.push(Method::HEAD);
+    }
+    methods.sort_by(|a, b| a.as_str().cmp(b.as_str()));
+    methods.dedup();
+    methods
 }
 
 /// Names of path parameters.
@@ -149,7 +163,7 @@ impl Compiler<'_> {
             target: self.target(Place { pointer, params: &params }, config, chain.answers || !is_whole, upstreams),
             params,
             way,
-            takes_options: config.r#match.methods.is_empty() || config.r#match.methods.iter().any(|m| m == "OPTIONS"),
+            methods: taken(&config.r#match.methods),
             timeout: config.timeout.map(|t| t.0),
             max_request_body: config.limits.request.body.map(|b| b.0),
             max_buffered_body: config.limits.request.buffered_body.map(|b| b.0),
@@ -179,7 +193,7 @@ impl Compiler<'_> {
         let pointer = place.pointer;
         match (&config.upstream, &config.redirect) {
             (Some(_), Some(_)) => {
-                self.error(&format!("{pointer}/redirect"), "stands beside an upstream: keep one of the two")
+                self.error(&format!("{pointer}/redirect"), "stands beside an upstream: keep one of the two");
             }
             (None, Some(redirect)) => return self.redirect(place, config, redirect),
             (Some(name), None) => return self.upstream_target(place, config, name, upstreams),

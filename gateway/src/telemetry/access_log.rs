@@ -16,7 +16,7 @@ use super::{
     metrics::{Metrics, NO_ROUTE},
     sink::{Sink, Target},
 };
-use crate::config::telemetry::AccessLog as Config;
+use crate::config::{Sources, telemetry::AccessLog as Config};
 
 /// The access log of the process; what it writes and where follows the configuration in force.
 pub struct AccessLog {
@@ -110,9 +110,15 @@ impl AccessLog {
     }
 
     /// Opens what the configuration asks for, or keeps what is open already. Changes nothing.
-    pub fn prepare(&self, config: Option<&Config>) -> Result<Prepared, String> {
+    pub fn prepare(&self, config: Option<&Config>, sources: &Sources) -> Result<Prepared, String> {
         let Some(config) = config else { return Ok(Prepared(None)) };
-        let target = target(&config.to)?;
+        let target = match target(&config.to)? {
+            Target::File(path) => {
+                let path = path.to_string_lossy();
+                Target::File(sources.resolve_path("/telemetry/access_log/to", &path))
+            }
+            stream => stream,
+        };
         let kept = self.current.load().as_ref().filter(|open| open.target == target).map(|open| Arc::clone(&open.sink));
         let sink = match kept {
             Some(sink) => sink,

@@ -180,7 +180,7 @@ mod tests {
         let mut line = Line::begin(&mut out, SystemTime::UNIX_EPOCH);
         write(&mut line);
         line.end();
-        assert_eq!(out.iter().filter(|b| **b == b'\n').count(), 1);
+        assert_eq!(memchr::memchr_iter(b'\n', &out).count(), 1);
         serde_json::from_slice(&out).unwrap()
     }
 

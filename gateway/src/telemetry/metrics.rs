@@ -227,20 +227,38 @@ impl Metrics {
         self.reloads.with_label_values(&[if ok { "ok" } else { "error" }]).inc();
     }
 
-    /// Drops the series of names that no configuration has any more, so that renaming does not grow them for ever.
-    pub fn forget(&self, gone: &Gone) {
-        for route in &gone.routes {
-            let _ = self.gateway_seconds.remove_label_values(&[route]);
-            for class in CLASSES {
-                let _ = self.requests.remove_label_values(&[route, class]);
-                let _ = self.request_seconds.remove_label_values(&[route, class]);
+    /// Drops the series of names that the configuration in force does not have, whoever made them: a name that only a
+    /// refused configuration had, or one that was given up, does not stay for ever.
+    pub fn keep_only(&self, names: &Names) {
+        for family in self.registry.gather() {
+            for metric in family.get_metric() {
+                for pair in metric.get_label() {
+                    self.forget_unless(names, pair.name(), pair.value());
+                }
             }
         }
-        for upstream in &gone.upstreams {
-            let _ = self.upstream_seconds.remove_label_values(&[upstream]);
-            for result in ["answered", "failed", "retried"] {
-                let _ = self.attempts.remove_label_values(&[upstream, result]);
+    }
+
+    fn forget_unless(&self, names: &Names, label: &str, value: &str) {
+        match label {
+            "route" if !names.routes.contains(value) && value != NO_ROUTE => {
+                let _ = self.gateway_seconds.remove_label_values(&[value]);
+                for class in CLASSES {
+                    let _ = self.requests.remove_label_values(&[value, class]);
+                    let _ = self.request_seconds.remove_label_values(&[value, class]);
+                }
             }
+            "upstream" if !names.upstreams.contains(value) => {
+                let _ = self.upstream_seconds.remove_label_values(&[value]);
+                for result in ["answered", "failed", "retried"] {
+                    let _ = self.attempts.remove_label_values(&[value, result]);
+                }
+            }
+            "listener" if !names.listeners.contains(value) => {
+                let _ = self.connections.remove_label_values(&[value]);
+                let _ = self.accepted.remove_label_values(&[value]);
+            }
+            _ => {}
         }
     }
 
@@ -254,13 +272,15 @@ impl Metrics {
     }
 }
 
-/// Names that a new configuration no longer has.
+/// The names that labels may have.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub struct Gone {
+pub struct Names {
     /// Route names.
     pub routes: HashSet<String>,
     /// Upstream names.
     pub upstreams: HashSet<String>,
+    /// Listener names.
+    pub listeners: HashSet<String>,
 }
 
 impl RouteMetrics {
@@ -289,7 +309,9 @@ mod tests {
         metrics.route("old").record(Some(StatusCode::OK), Duration::from_millis(2), Some(Duration::from_millis(1)));
         let text = String::from_utf8(metrics.render()).unwrap();
         assert!(text.contains(r#"crossway_requests_total{class="2xx",route="old"} 1"#), "{text}");
-        metrics.forget(&Gone { routes: ["old".to_owned()].into(), upstreams: HashSet::new() });
+        metrics.listener("old").open.inc();
+        metrics.upstream("old").answered.inc();
+        metrics.keep_only(&Names { routes: ["new".to_owned()].into(), ..Names::default() });
         assert!(!String::from_utf8(metrics.render()).unwrap().contains("old"));
     }
 }

@@ -6,6 +6,8 @@ use std::{
     time::Duration,
 };
 
+use futures_util::{StreamExt as _, stream::FuturesUnordered};
+
 use super::Pool;
 
 /// How often a name that resolves is looked up again.
@@ -45,6 +47,11 @@ impl Member {
         }
         let shown = if port == default_port { host.to_owned() } else { format!("{host}:{port}") };
         Ok(Self { host: bare.to_owned(), port, weight, authority: shown.into() })
+    }
+
+    /// Whether this is the same host and port.
+    pub(super) fn is_same_place(&self, other: &Self) -> bool {
+        (&self.host, self.port) == (&other.host, other.port)
     }
 
     /// The address, if the host is one; nothing if it is a name.
@@ -93,30 +100,32 @@ impl Pool {
 
 async fn keep_resolved(pool: Weak<Pool>) {
     let mut backoff = BACKOFF.0;
-    let mut last: Vec<Vec<SocketAddr>> = Vec::new();
     loop {
         let Some(pool) = pool.upgrade() else { return };
-        let complete = resolve_once(&pool, &mut last).await;
+        let complete = resolve_once(&pool).await;
         drop(pool);
         backoff = if complete { BACKOFF.0 } else { (backoff * 2).min(BACKOFF.1) };
         tokio::time::sleep(if complete { REFRESH } else { backoff }).await;
     }
 }
 
-/// One round over all members; `last` keeps what is known of each. Whether every name resolved.
-async fn resolve_once(pool: &Pool, last: &mut Vec<Vec<SocketAddr>>) -> bool {
-    last.resize(pool.members.len(), Vec::new());
+/// One round over all members, at once: a name whose resolver hangs keeps no other waiting. Whether every name resolved.
+async fn resolve_once(pool: &Pool) -> bool {
+    let lookup = |(at, member): (usize, &Member)| {
+        let member = member.clone();
+        async move { (at, member.resolve().await, member) }
+    };
+    let mut lookups: FuturesUnordered<_> = pool.members.iter().enumerate().map(lookup).collect();
     let mut complete = true;
-    for (member, known) in pool.members.iter().zip(last.iter_mut()) {
-        match member.resolve().await {
-            Ok(addresses) => *known = addresses,
+    while let Some((at, resolved, member)) = lookups.next().await {
+        match resolved {
+            Ok(addresses) => pool.learn(at, addresses),
             Err(error) => {
                 complete = false;
                 tracing::warn!(host = member.host, %error, "an endpoint's name does not resolve; its last addresses stay in use");
             }
         }
     }
-    pool.put(last);
     complete
 }
 

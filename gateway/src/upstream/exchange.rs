@@ -136,8 +136,7 @@ impl Exchange {
             let header = prepare.header(&endpoint)?;
             let method = header.method.clone();
             let started = Instant::now();
-            let mut attempt =
-                Attempt { exchange: self, upstream, endpoint: &endpoint, deadline, reused: false };
+            let mut attempt = Attempt { exchange: self, upstream, endpoint: &endpoint, deadline, reused: false };
             let outcome = attempt.run(header, &mut payload).await;
             trace.waited += started.elapsed();
             let failed = Failed {
@@ -182,7 +181,8 @@ impl Attempt<'_> {
     async fn run(&mut self, header: RequestHeader, payload: &mut Payload<'_>) -> Result<Answer, Fault> {
         let timeouts = self.upstream.timeouts;
         let in_flight = self.endpoint.enter();
-        let peer = peer::for_attempt(&self.endpoint.peer, &timeouts);
+        let peer =
+            peer::for_attempt(&self.endpoint.peer, &timeouts, self.deadline.saturating_duration_since(Instant::now()));
         // Boxed: connecting is a large future, and most requests have a connection ready.
         let connect = Box::pin(self.exchange.connector.get_http_session(&peer));
         let (mut session, reused) = within(self.deadline, connect).await?.map_err(|e| fault::upstream(&e))?;
@@ -246,7 +246,10 @@ impl Attempt<'_> {
                 for piece in replay.kept.clone() {
                     within(self.deadline, session.write_request_body(piece, false)).await?.map_err(upstream)?;
                 }
-                while let Some(piece) = within(self.deadline, replay.source.next()).await?? {
+                while let Some(piece) = tokio::time::timeout_at(self.deadline.into(), replay.source.next())
+                    .await
+                    .map_err(|_| Fault::ClientTimeout)??
+                {
                     replay.keep(&piece);
                     within(self.deadline, session.write_request_body(piece, false)).await?.map_err(upstream)?;
                 }

@@ -80,15 +80,16 @@ pub fn template(address: SocketAddr, pool: u64, tls: Option<&PeerTls>) -> HttpPe
     peer
 }
 
-/// The template with the time-outs of one attempt. Before the response header the wait is bounded elsewhere (by the
+/// The template with the time-outs of one attempt; `left` is what remains of the total. Before the response header the wait is bounded elsewhere (by the
 /// connection's answer deadline or the exchange), so that a body may pause for longer than the header may take.
-pub fn for_attempt(template: &HttpPeer, timeouts: &StepTimeouts) -> HttpPeer {
+pub fn for_attempt(template: &HttpPeer, timeouts: &StepTimeouts, left: Duration) -> HttpPeer {
     let mut peer = template.clone();
     let options = &mut peer.options;
-    options.connection_timeout = Some(timeouts.connect);
-    options.total_connection_timeout = Some(timeouts.connect);
+    let connect = timeouts.connect.min(left);
+    options.connection_timeout = Some(connect);
+    options.total_connection_timeout = Some(connect);
     options.read_timeout = Some(timeouts.idle.max(timeouts.first_byte));
-    options.write_timeout = Some(timeouts.idle);
+    options.write_timeout = Some(timeouts.idle.min(left));
     options.idle_timeout = Some(timeouts.idle);
     options.http_upstream_request_policy = HttpUpstreamRequestPolicy::deny_upgrades();
     peer

@@ -27,6 +27,8 @@ pub struct Pool {
     tls: Option<PeerTls>,
     identity: u64,
     current: ArcSwap<Current>,
+    /// Addresses of each member, as last resolved.
+    known: Mutex<Vec<Vec<SocketAddr>>>,
     registry: Weak<Registry>,
     pub(super) started: AtomicBool,
     pub(super) resolved: Notify,
@@ -103,8 +105,17 @@ impl Pool {
         self.current.load().endpoints.iter().map(|e| (e.address, e.state.in_flight())).collect()
     }
 
-    /// Puts resolved addresses in use: one list for each member, in order. Nothing changes if they are the same.
-    pub(super) fn put(&self, addresses: &[Vec<SocketAddr>]) {
+    /// Puts the addresses that a member has resolved to in use.
+    pub(super) fn learn(&self, member: usize, addresses: Vec<SocketAddr>) {
+        let mut known = self.known.lock();
+        if let Some(place) = known.get_mut(member) {
+            *place = addresses;
+        }
+        self.put(&known);
+    }
+
+    /// Puts addresses in use: one list for each member, in order. Nothing changes if they are the same.
+    fn put(&self, addresses: &[Vec<SocketAddr>]) {
         let wanted = || self.members.iter().zip(addresses).flat_map(|(m, list)| list.iter().map(move |a| (m, *a)));
         let current = self.current.load();
         if current.endpoints.iter().map(|e| e.address).eq(wanted().map(|(_, a)| a)) {
@@ -143,17 +154,23 @@ impl Registry {
         if let Some(pool) = pools.get(&key).and_then(Weak::upgrade) {
             return pool;
         }
+        // What a pool of the same name has resolved already is a good beginning, above all while no resolver answers.
+        let siblings: Vec<Arc<Pool>> =
+            pools.values().filter_map(Weak::upgrade).filter(|pool| pool.identity == identity).collect();
+        let known: Vec<Vec<SocketAddr>> = members.iter().map(|m| beginning(m, &siblings)).collect();
         let pool = Arc::new(Pool {
             members,
             tls,
             identity,
             current: ArcSwap::default(),
+            known: Mutex::new(known),
             registry: Arc::downgrade(self),
             started: AtomicBool::new(false),
             resolved: Notify::new(),
         });
-        let literal: Vec<Vec<SocketAddr>> = pool.members.iter().map(Member::literal).collect();
-        pool.put(&literal);
+        let known = pool.known.lock();
+        pool.put(&known);
+        drop(known);
         pools.insert(key, Arc::downgrade(&pool));
         pool
     }
@@ -168,6 +185,16 @@ impl Registry {
         states.insert((identity, address), Arc::downgrade(&state));
         state
     }
+}
+
+/// The addresses a member begins with: its own, if it is one, else those that another pool knows of it.
+fn beginning(member: &Member, siblings: &[Arc<Pool>]) -> Vec<SocketAddr> {
+    let known = |pool: &Arc<Pool>| {
+        let at = pool.members.iter().position(|m| m.is_same_place(member))?;
+        pool.known.lock().get(at).cloned().filter(|addresses| !addresses.is_empty())
+    };
+    let literal = member.literal();
+    if literal.is_empty() { siblings.iter().find_map(known).unwrap_or_default() } else { literal }
 }
 
 #[cfg(test)]

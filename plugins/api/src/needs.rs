@@ -1,7 +1,8 @@
 //! What a plugin asks of the core.
 
-use http::HeaderMap;
-use http::header::CONTENT_TYPE;
+use http::{HeaderMap, StatusCode, header::CONTENT_TYPE};
+
+use crate::config::StatusSet;
 
 /// Phases and bodies a plugin takes part in. The default takes part in nothing.
 #[derive(Debug, Clone, Default)]
@@ -33,6 +34,20 @@ pub struct BodyNeed {
     pub max: u64,
     /// What happens to a body of a wanted type that is larger.
     pub overflow: Overflow,
+    /// For responses: only with one of these statuses; empty for every status.
+    pub statuses: Vec<StatusSet>,
+}
+
+impl BodyNeed {
+    /// Every body up to `max` bytes; a larger one is refused.
+    pub fn any(max: u64) -> Self {
+        Self { types: MediaTypes::Any, max, overflow: Overflow::Refuse, statuses: Vec::new() }
+    }
+
+    /// Whether this wants the body of a response with this status.
+    pub fn wants_status(&self, status: StatusCode) -> bool {
+        self.statuses.is_empty() || self.statuses.iter().any(|set| set.contains(status))
+    }
 }
 
 /// What happens to a body that is too large to buffer.
@@ -40,7 +55,7 @@ pub struct BodyNeed {
 pub enum Overflow {
     /// Refuse: 413 for a request, 502 for a response. For plugins that protect.
     Refuse,
-    /// Let it stream past the plugin. For plugins that only improve.
+    /// Let it stream past the plugin. For plugins that only improve. A body that does not say its length streams too.
     Stream,
 }
 

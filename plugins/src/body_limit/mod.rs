@@ -8,8 +8,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use crossway_plugin_api::{
-    BodyNeed, Ctx, Decision, Deps, Fault, InvalidConfig, MediaTypes, Needs, Overflow, Plugin, PluginConfig,
-    config::ByteSize,
+    BodyNeed, Ctx, Decision, Deps, Fault, InvalidConfig, Needs, Plugin, PluginConfig, config::ByteSize,
 };
 use pingora_http::RequestHeader;
 use schemars::JsonSchema;
@@ -41,7 +40,7 @@ struct Limit {
 #[async_trait]
 impl Plugin for Limit {
     fn needs(&self) -> Needs {
-        let whole = BodyNeed { types: MediaTypes::Any, max: self.max, overflow: Overflow::Refuse };
+        let whole = BodyNeed::any(self.max);
         Needs { request: true, request_body: self.buffer.then_some(whole), ..Needs::default() }
     }
 
@@ -53,7 +52,8 @@ impl Plugin for Limit {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use crossway_plugin_api::Overflow;
+
     use crate::testing::{build, ctx, parse, request, run};
 
     #[tokio::test]

@@ -10,8 +10,7 @@ use std::{collections::BTreeMap, sync::Arc};
 use async_trait::async_trait;
 use bytes::Bytes;
 use crossway_plugin_api::{
-    BodyNeed, Content, Ctx, Decision, Deps, Fault, InvalidConfig, MediaTypes, Needs, Overflow, Plugin, PluginConfig,
-    Reply,
+    BodyNeed, Content, Ctx, Decision, Deps, Fault, InvalidConfig, Needs, Plugin, PluginConfig, Reply,
     config::{FieldValue, StatusSet},
 };
 use http::{
@@ -171,7 +170,7 @@ struct InsteadOf {
 #[async_trait]
 impl Plugin for InsteadOf {
     fn needs(&self) -> Needs {
-        let whole = BodyNeed { types: MediaTypes::Any, max: MAX_REPLACED, overflow: Overflow::Refuse };
+        let whole = BodyNeed { statuses: self.statuses.to_vec(), ..BodyNeed::any(MAX_REPLACED) };
         Needs { response_body: Some(whole), ..Needs::default() }
     }
 

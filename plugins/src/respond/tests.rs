@@ -38,7 +38,7 @@ async fn listed_answers_of_the_upstream_are_replaced_whole() {
     let plugin = build("respond: { instead_of: [5xx, 404], status: 503, json: {}, headers: { X-A: ours } }").unwrap();
     assert!(!plugin.needs().answers && !plugin.needs().request);
     let need = plugin.needs().response_body.unwrap();
-    assert_eq!((need.max, need.overflow), (1_048_576, Overflow::Refuse));
+    assert_eq!((need.max, need.overflow), (1_048_576, crossway_plugin_api::Overflow::Refuse));
     let upstream = [
         ("Content-Length", "6"),
         ("Content-Type", "text/html"),

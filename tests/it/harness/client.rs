@@ -153,11 +153,11 @@ pub fn exchange(address: &str, request: &str, headers: &[(&str, &str)], body: &[
         bytes.push_str("Host: gateway.test\r\n");
     }
     for (name, value) in headers {
-        bytes.push_str(&format!("{name}: {value}\r\n"));
+        bytes.extend([*name, ": ", *value, "\r\n"]);
     }
     let framed = headers.iter().any(|(n, _)| n.eq_ignore_ascii_case("transfer-encoding"));
     if !body.is_empty() && !framed {
-        bytes.push_str(&format!("Content-Length: {}\r\n", body.len()));
+        bytes.extend(["Content-Length: ", &body.len().to_string(), "\r\n"]);
     }
     bytes.push_str("\r\n");
     let mut bytes = bytes.into_bytes();

@@ -94,7 +94,7 @@ impl Gateway {
             text.push_str("Host: localhost\r\n");
         }
         for (name, value) in headers {
-            text.push_str(&format!("{name}: {value}\r\n"));
+            text.extend([*name, ": ", *value, "\r\n"]);
         }
         text.push_str("\r\n");
         stream.write_all(text.as_bytes()).unwrap();

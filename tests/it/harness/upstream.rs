@@ -114,9 +114,8 @@ impl Upstream {
                 let (received, errors, script, stopped) =
                     (Arc::clone(&received), Arc::clone(&errors), Arc::clone(&script), Arc::clone(&stopped));
                 std::thread::spawn(move || {
-                    if serve(&stream, at, &received, &*script, &stopped).is_none() {
-                        errors.fetch_add(1, Ordering::SeqCst);
-                    }
+                    let failed = serve(&stream, at, &received, &*script, &stopped).is_none();
+                    errors.fetch_add(usize::from(failed), Ordering::SeqCst);
                     let _ = stream.shutdown(Shutdown::Both);
                 });
             }

@@ -141,7 +141,9 @@ fn metrics_are_those_of_the_operations_page() {
     assert!(source.len() >= 15, "{source:?}");
     assert_eq!(source, rows, "names in the source, and rows in docs/operations.md");
     for page in pages() {
-        for name in between(&page.text, "`crossway_", &['`', '{', ':']).filter(|name| !name.starts_with("plugin_api") && !name.starts_with('<')) {
+        for name in between(&page.text, "`crossway_", &['`', '{', ':'])
+            .filter(|name| !name.starts_with("plugin_api") && !name.starts_with('<'))
+        {
             assert!(source.contains(name), "{}: there is no metric crossway_{name}", page.path);
         }
     }

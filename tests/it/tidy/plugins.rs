@@ -2,7 +2,7 @@
 
 use crossway_plugins::AnyPlugin;
 
-use super::{File, assert_none, read, root, tree};
+use super::{File, assert_none, is_a, read, root, tree};
 
 /// What the plugin `name` lacks, of the files given.
 fn lacks(name: &str, rows: &str, tests: &str, broken: &[File]) -> Vec<String> {
@@ -14,10 +14,10 @@ fn lacks(name: &str, rows: &str, tests: &str, broken: &[File]) -> Vec<String> {
         wrong.push(format!("{name}: no test `fn {name}()` in tests/it/plugins.rs"));
     }
     // A file that is refused for its settings, not one that happens to use the plugin.
-    let settings =
-        |file: &&File| file.path.rsplit('/').next().is_some_and(|file| file.starts_with(&format!("{name}-")));
-    if !broken.iter().filter(settings).any(|file| file.text.contains(&format!("- {name}: "))) {
-        wrong.push(format!("{name}: no file tests/conf/invalid/compile/{name}-*.yaml that uses it"));
+    let prefix = format!("tests/conf/invalid/compile/{name}-");
+    let mut settings = broken.iter().filter(|file| file.path.starts_with(&prefix) && is_a(&file.path, "yaml"));
+    if !settings.any(|file| file.text.contains(&format!("- {name}: "))) {
+        wrong.push(format!("{name}: no file {prefix}*.yaml that uses it"));
     }
     wrong
 }

@@ -28,9 +28,11 @@ impl FieldValue {
 
     /// Reads a field value; no control characters, none outside ASCII.
     pub fn parse(text: &str) -> Result<Self, String> {
-        HeaderValue::from_str(text)
+        let visible = text.bytes().all(|b| matches!(b, b' '..=b'~' | b'\t'));
+        let value = HeaderValue::from_str(text).ok().filter(|_| visible);
+        value
             .map(Self)
-            .map_err(|_| "is not a header field value: visible ASCII characters, spaces and tabs only".into())
+            .ok_or_else(|| "is not a header field value: visible ASCII characters, spaces and tabs only".into())
     }
 }
 

@@ -46,6 +46,21 @@ fn statuses_are_codes_classes_or_ranges() {
 }
 
 #[test]
+fn what_is_written_is_read_again() {
+    for (text, size) in [("64KiB", 65_536), ("10MiB", 10 << 20), ("1500B", 1500), ("0B", 0), ("1KiB", 1024)] {
+        assert_eq!((ByteSize(size).to_string().as_str(), ByteSize::parse(text)), (text, Ok(ByteSize(size))));
+    }
+    for text in ["500ms", "10s", "1m 30s", "10m", "0s"] {
+        assert_eq!(HumanDuration::parse(text).unwrap().to_string(), text);
+    }
+    for text in ["404", "500-504"] {
+        assert_eq!(StatusSet::parse(text).unwrap().to_string(), text);
+    }
+    assert_eq!(StatusSet::parse(&StatusSet::parse("5xx").unwrap().to_string()), StatusSet::parse("5xx"));
+    assert_eq!(Network::parse("10.0.0.0/8").unwrap().to_string(), "10.0.0.0/8");
+}
+
+#[test]
 fn a_secret_is_never_shown() {
     let secret: Secret = serde_json::from_str("\"hunter2\"").unwrap();
     assert_eq!((format!("{secret:?}").as_str(), secret.expose()), ("***", "hunter2"));
