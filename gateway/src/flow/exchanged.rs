@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::Instant};
 
 use crossway_plugin_api::{Fault, Overflow};
-use http::header;
+use http::{HeaderValue, header};
 use pingora_http::{RequestHeader, ResponseHeader};
 use pingora_proxy::Session;
 
@@ -53,7 +53,7 @@ async fn send(
         (None, BodyFraming::Length(_) | BodyFraming::Chunked) => {
             // The header is made before the body is read, so the two never need the request at once; each attempt needs
             // it anew, and a body that has begun to stream is not sent twice.
-            let header = Base { base, admitted: &mut *admitted }.make(&upstream.name)?;
+            let header = Base { base, admitted: &mut *admitted }.make(&UNNAMED)?;
             let mut ready = Ready { header, named_after_endpoint: is_named_after_endpoint(admitted) };
             let mut source = body::Downstream { session, admitted };
             exchange.send(upstream, &mut ready, Payload::Stream(Replay::new(&mut source)), trace).await
@@ -65,6 +65,9 @@ async fn send(
         }
     }
 }
+
+/// Stands for the endpoint's name until an endpoint is chosen.
+const UNNAMED: HeaderValue = HeaderValue::from_static("unnamed");
 
 /// Makes the header from the client's for each attempt.
 struct Base<'a> {
@@ -79,7 +82,7 @@ impl Prepare for Base<'_> {
 }
 
 impl Base<'_> {
-    fn make(&mut self, endpoint_name: &str) -> Result<RequestHeader, Fault> {
+    fn make(&mut self, endpoint_name: &HeaderValue) -> Result<RequestHeader, Fault> {
         let mut req = self.base.clone();
         request::strip_request_hop_by_hop(&mut req);
         outbound::prepare(self.admitted, &mut req, endpoint_name)?;
@@ -101,7 +104,7 @@ impl Prepare for Ready {
     fn header(&mut self, endpoint: &Endpoint) -> Result<RequestHeader, Fault> {
         let mut req = self.header.clone();
         if self.named_after_endpoint {
-            req.insert_header(header::HOST, &*endpoint.authority)
+            req.insert_header(header::HOST, endpoint.authority.clone())
                 .map_err(|_| Fault::Internal("a header that cannot be written".into()))?;
         }
         Ok(req)

@@ -13,7 +13,11 @@ use crate::{
 };
 
 /// Makes `req`, a copy of the client's header, what the endpoint of this name gets.
-pub(super) fn prepare(admitted: &mut Admitted, req: &mut RequestHeader, endpoint_name: &str) -> Result<(), Fault> {
+pub(super) fn prepare(
+    admitted: &mut Admitted,
+    req: &mut RequestHeader,
+    endpoint_name: &HeaderValue,
+) -> Result<(), Fault> {
     let route = admitted.route.clone().ok_or_else(|| Fault::Internal("an upstream without a route".into()))?;
     let Target::Upstream { path, host, .. } = &route.target else {
         return Err(Fault::Internal("an upstream that the route does not have".into()));
@@ -31,12 +35,12 @@ pub(super) fn prepare(admitted: &mut Admitted, req: &mut RequestHeader, endpoint
         host: &asked,
         version: admitted.version,
     };
-    request::say_forwarded(req, &hop).map_err(|_| Fault::Loop)?;
+    request::say_forwarded(req, &hop, &admitted.conn.told(&hop)).map_err(|_| Fault::Loop)?;
     req.set_version(Version::HTTP_11);
     let host: Cow<'_, HeaderValue> = match host {
         HostRewrite::Fixed(value) => Cow::Borrowed(value),
         HostRewrite::Preserve if !asked.name.is_empty() => Cow::Owned(value(&authority(&asked))?),
-        HostRewrite::Preserve | HostRewrite::Endpoint => Cow::Owned(value(endpoint_name)?),
+        HostRewrite::Preserve | HostRewrite::Endpoint => Cow::Borrowed(endpoint_name),
     };
     req.insert_header(header::HOST, host.into_owned()).map_err(broken)?;
     // The gateway asks for the body itself; an upstream's opinion on it comes with its answer.

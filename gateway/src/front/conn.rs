@@ -13,7 +13,7 @@ use parking_lot::Mutex;
 use pingora_core::protocols::{Digest, raw_connect::ProxyDigest};
 
 use crate::{
-    request::{Framing, View},
+    request::{Framing, Hop, Told, View},
     snapshot::{ListenerState, Snapshot},
 };
 
@@ -40,6 +40,7 @@ pub struct Conn {
     /// Our end.
     pub local: SocketAddr,
     ticket: Mutex<Option<Ticket>>,
+    told: Mutex<Option<Arc<Told>>>,
     /// Microseconds since [`origin`] by when a response header must be there; 0 for no such bound.
     answer_by: AtomicU64,
     overdue: AtomicBool,
@@ -53,6 +54,7 @@ impl Conn {
             peer,
             local,
             ticket: Mutex::new(None),
+            told: Mutex::new(None),
             answer_by: AtomicU64::new(0),
             overdue: AtomicBool::new(false),
             broken_framing: AtomicBool::new(false),
@@ -79,6 +81,15 @@ impl Conn {
     /// The ticket of the request that is beginning; once for each request.
     pub fn take_ticket(&self) -> Option<Ticket> {
         self.ticket.lock().take()
+    }
+
+    /// What upstreams are told about a hop on this connection.
+    pub fn told(&self, hop: &Hop<'_>) -> Arc<Told> {
+        let mut kept = self.told.lock();
+        match kept.as_ref().filter(|told| told.fits(hop)) {
+            Some(told) => Arc::clone(told),
+            None => Arc::clone(kept.insert(Arc::new(Told::of(hop)))),
+        }
     }
 
     /// Bounds the wait for a response header; `None` lifts the bound. Pingora itself has one time-out for every read

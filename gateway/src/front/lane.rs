@@ -101,19 +101,32 @@ impl Lane {
         };
     }
 
+    /// Waits for the first byte of a request until the deadline; `false` if none comes. An idle connection holds no buffer,
+    /// only this byte on the stack, and shares the timer that bounds the waits for upstreams.
+    pub(super) async fn first_byte(&mut self, deadline: std::time::Instant) -> bool {
+        let deadline = Instant::from_std(deadline);
+        std::future::poll_fn(|cx| {
+            let mut first = [0_u8; 1];
+            let mut read = ReadBuf::new(&mut first);
+            match Pin::new(self.io()).poll_read(cx, &mut read) {
+                Poll::Ready(Ok(())) if !read.filled().is_empty() => {
+                    self.ahead.reserve(1024);
+                    self.ahead.extend_from_slice(read.filled());
+                    Poll::Ready(true)
+                }
+                Poll::Ready(_) => {
+                    self.ended = true;
+                    Poll::Ready(false)
+                }
+                Poll::Pending if self.poll_alarm(cx, deadline) => Poll::Ready(false),
+                Poll::Pending => Poll::Pending,
+            }
+        })
+        .await
+    }
+
     /// Reads more of a header into `ahead`; `false` at the end of the stream.
     pub(super) async fn read_ahead(&mut self) -> io::Result<bool> {
-        if self.ahead.is_empty() {
-            // An idle connection holds no buffer: one byte is waited for on the stack.
-            let mut first = [0_u8; 1];
-            if self.io().read(&mut first).await? == 0 {
-                self.ended = true;
-                return Ok(false);
-            }
-            self.ahead.reserve(1024);
-            self.ahead.extend_from_slice(&first);
-            return Ok(true);
-        }
         self.ahead.reserve(1024);
         let Self { inner, ahead, .. } = self;
         let read = inner.as_mut().expect(PRESENT).read_buf(ahead).await?;
@@ -208,13 +221,21 @@ impl Lane {
     /// fires or would fire too late, so that a request usually costs no timer at all.
     fn poll_overdue(&mut self, cx: &mut Context<'_>) -> bool {
         let Some(deadline) = self.conn.deadline().map(Instant::from_std) else { return false };
+        let late = self.poll_alarm(cx, deadline);
+        if late {
+            self.conn.mark_overdue();
+        }
+        late
+    }
+
+    /// Whether this deadline has passed; if not, the task is woken when it has.
+    fn poll_alarm(&mut self, cx: &mut Context<'_>, deadline: Instant) -> bool {
         let alarm = self.alarm.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(deadline)));
         if alarm.deadline() > deadline {
             alarm.as_mut().reset(deadline);
         }
         while alarm.as_mut().poll(cx).is_ready() {
             if Instant::now() >= deadline {
-                self.conn.mark_overdue();
                 return true;
             }
             alarm.as_mut().reset(deadline);

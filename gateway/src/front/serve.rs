@@ -23,7 +23,7 @@ use crate::{
     proxy::Proxy,
     request::{self, Head, HeaderLimits, Refusal, View},
     respond,
-    snapshot::ListenerState,
+    snapshot::{ListenerState, Snapshot},
     telemetry::access_log::Entry,
 };
 
@@ -42,6 +42,10 @@ pub struct Front {
     /// Pingora's proxy, shared by all listeners.
     pub proxy: Arc<HttpProxy<Proxy>>,
 }
+
+/// The listener of a connection as a generation of the configuration has it: looked up once for each generation. Holds
+/// no snapshot, so that an idle connection keeps no old configuration alive.
+type Seen = Option<(u64, Arc<ListenerState>)>;
 
 /// What came on a connection.
 enum Arrival {
@@ -81,8 +85,10 @@ impl ServerApp for Front {
 impl Front {
     async fn serve(&self, mut lane: Box<Lane>, conn: &Arc<Conn>, shutdown: &ShutdownWatch) {
         let mut served = 0;
+        let mut seen = None;
+        let mut stop = shutdown.clone();
         loop {
-            let request = match self.arrival(&mut lane, served, shutdown).await {
+            let request = match self.arrival(&mut lane, served, &mut seen, &mut stop).await {
                 Arrival::Request(request) => *request,
                 Arrival::End => return,
                 Arrival::Refused(refusal, listener) => return self.refuse(lane, conn, refusal, &listener).await,
@@ -103,13 +109,12 @@ impl Front {
     }
 
     /// Waits for the next request of a connection and checks its header.
-    async fn arrival(&self, lane: &mut Lane, served: u32, shutdown: &ShutdownWatch) -> Arrival {
-        if !self.first_byte(lane, served, shutdown).await {
+    async fn arrival(&self, lane: &mut Lane, served: u32, seen: &mut Seen, shutdown: &mut ShutdownWatch) -> Arrival {
+        if !self.first_byte(lane, served, seen, shutdown).await {
             return Arrival::End;
         }
         let started = Instant::now();
-        let snapshot = self.gateway.snapshot.load_full();
-        let Some(listener) = snapshot.listeners.get(&self.address).cloned() else { return Arrival::End };
+        let Some((snapshot, listener)) = self.current(seen) else { return Arrival::End };
         let limits = listener.header_limits();
         let read = read_header(lane, &limits);
         let length = match tokio::time::timeout(listener.limits.client.header_deadline.0, read).await {
@@ -140,23 +145,29 @@ impl Front {
     }
 
     /// Waits until the client begins a request; `false` if it will not, or the listener is going away.
-    async fn first_byte(&self, lane: &mut Lane, served: u32, shutdown: &ShutdownWatch) -> bool {
+    async fn first_byte(&self, lane: &mut Lane, served: u32, seen: &mut Seen, shutdown: &mut ShutdownWatch) -> bool {
         if !lane.ahead.is_empty() {
             return true;
         }
-        let patience = {
-            let snapshot = self.gateway.snapshot.load();
-            let Some(listener) = snapshot.listeners.get(&self.address) else { return false };
-            let client = &listener.limits.client;
-            // A client that has just connected is about to speak.
-            if served == 0 { client.header_deadline.0.max(Duration::from_secs(1)) } else { client.idle.0 }
-        };
-        let mut shutdown = shutdown.clone();
+        let Some((_, listener)) = self.current(seen) else { return false };
+        let client = &listener.limits.client;
+        // A client that has just connected is about to speak.
+        let patience = if served == 0 { client.header_deadline.0 } else { client.idle.0 };
         tokio::select! {
             biased;
-            read = tokio::time::timeout(patience, lane.read_ahead()) => matches!(read, Ok(Ok(true))),
+            begun = lane.first_byte(Instant::now() + patience) => begun,
             _ = shutdown.wait_for(|stop| *stop) => false,
         }
+    }
+
+    /// The configuration in force, and the listener as it has it; `None` if it has it no more.
+    fn current(&self, seen: &mut Seen) -> Option<(Arc<Snapshot>, Arc<ListenerState>)> {
+        let snapshot = self.gateway.snapshot.load_full();
+        if seen.as_ref().is_none_or(|(generation, _)| *generation != snapshot.generation) {
+            *seen = Some((snapshot.generation, snapshot.listeners.get(&self.address).cloned()?));
+        }
+        let listener = Arc::clone(&seen.as_ref()?.1);
+        Some((snapshot, listener))
     }
 
     async fn refuse(&self, lane: Box<Lane>, conn: &Conn, refusal: Refusal, listener: &ListenerState) {
@@ -180,7 +191,6 @@ fn prepare(lane: Box<Lane>, header: BytesMut, ticket: &Ticket) -> ServerSession 
     let mut session = ServerSession::new_http1(lane);
     session.set_pipelined_prefix(header);
     session.set_read_timeout(Some(idle));
-    session.set_write_timeout(Some(idle));
     session.set_keepalive_reuses_remaining(Some(u32::from(!ticket.last)));
     session.set_total_drain_timeout(Some(MAX_DRAIN));
     session

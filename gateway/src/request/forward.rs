@@ -98,31 +98,64 @@ fn is_extension_claim(rest: &[u8]) -> bool {
     ) || PREFIXES.iter().any(|prefix| rest.starts_with(prefix))
 }
 
+/// What upstreams are told about a hop, in the form of header values. The requests of one connection mostly come from
+/// one client for one host: the values are made once and kept with the connection.
+#[derive(Debug)]
+pub struct Told {
+    client: IpAddr,
+    host: Box<str>,
+    port: Option<u16>,
+    forwarded_for: Option<HeaderValue>,
+    forwarded_host: Option<HeaderValue>,
+    forwarded_port: Option<HeaderValue>,
+    forwarded: Option<HeaderValue>,
+}
+
+impl Told {
+    /// Makes the values.
+    pub fn of(hop: &Hop<'_>) -> Self {
+        // All values are parts of one buffer: it fits in all but the longest cases.
+        let mut text = BytesMut::with_capacity(256);
+        let (client, peer) = (hop.client.to_canonical(), hop.peer.to_canonical());
+        write(&mut text, format_args!("{client}"));
+        if peer != client {
+            write(&mut text, format_args!(", {peer}"));
+        }
+        let forwarded_for = value(&mut text);
+        write_host(&mut text, hop.host);
+        let forwarded_host = value(&mut text).filter(|host| !host.is_empty());
+        // The port of the URL the client used, which is not the listener's behind a port mapping.
+        let port = hop.host.port.or_else(|| default_port(hop.scheme));
+        let forwarded_port = port.map(HeaderValue::from);
+        write_forwarded(&mut text, hop, client, peer);
+        let forwarded = value(&mut text);
+        let (host, port) = (hop.host.name.as_ref().into(), hop.host.port);
+        Self { client: hop.client, host, port, forwarded_for, forwarded_host, forwarded_port, forwarded }
+    }
+
+    /// Whether these are the values for this hop, on the same connection.
+    pub fn fits(&self, hop: &Hop<'_>) -> bool {
+        self.client == hop.client && self.port == hop.host.port && *self.host == *hop.host.name
+    }
+}
+
 /// Tells the upstream about the hop: `X-Forwarded-For`, `-Proto`, `-Host` and `-Port`, `Forwarded` (RFC 7239) and `Via`
 /// (RFC 9110, section 7.6.3), once for each attempt on that attempt's own header. [`strip_client_claims`] comes first.
 ///
 /// Errors: 508 if the request goes in circles.
-pub fn say_forwarded(req: &mut RequestHeader, hop: &Hop<'_>) -> Result<(), Refusal> {
+pub fn say_forwarded(req: &mut RequestHeader, hop: &Hop<'_>, told: &Told) -> Result<(), Refusal> {
     check_loop(req)?;
-    // All values are parts of one buffer: it fits in all but the longest cases.
-    let mut text = BytesMut::with_capacity(256);
-    let (client, peer) = (hop.client.to_canonical(), hop.peer.to_canonical());
-    write(&mut text, format_args!("{client}"));
-    if peer != client {
-        write(&mut text, format_args!(", {peer}"));
+    let fields = [
+        ("X-Forwarded-For", &told.forwarded_for),
+        ("X-Forwarded-Host", &told.forwarded_host),
+        ("X-Forwarded-Port", &told.forwarded_port),
+        ("Forwarded", &told.forwarded),
+    ];
+    for (name, value) in fields {
+        if let Some(value) = value {
+            put(req, name, value.clone());
+        }
     }
-    say(req, "X-Forwarded-For", &mut text);
-    if !hop.host.name.is_empty() {
-        write_host(&mut text, hop.host);
-        say(req, "X-Forwarded-Host", &mut text);
-    }
-    // The port of the URL the client used, which is not the listener's behind a port mapping.
-    if let Some(port) = hop.host.port.or_else(|| default_port(hop.scheme)) {
-        write(&mut text, format_args!("{port}"));
-        say(req, "X-Forwarded-Port", &mut text);
-    }
-    write_forwarded(&mut text, hop, client, peer);
-    say(req, "Forwarded", &mut text);
     put(req, "X-Forwarded-Proto", HeaderValue::from_static(hop.scheme));
     // The only failure is more fields than a map can count, far beyond what a request may have.
     let _ = req.append_header("Via", HeaderValue::from_static(via(hop.version)));
@@ -167,11 +200,9 @@ fn write(text: &mut BytesMut, what: std::fmt::Arguments<'_>) {
     let _ = text.write_fmt(what);
 }
 
-/// Gives the buffer's content to a field.
-fn say(req: &mut RequestHeader, name: &'static str, text: &mut BytesMut) {
-    if let Ok(value) = HeaderValue::from_maybe_shared(text.split().freeze()) {
-        put(req, name, value);
-    }
+/// Takes the buffer's content as a value.
+fn value(text: &mut BytesMut) -> Option<HeaderValue> {
+    HeaderValue::from_maybe_shared(text.split().freeze()).ok()
 }
 
 fn put(req: &mut RequestHeader, name: &'static str, value: HeaderValue) {

@@ -1,6 +1,7 @@
 //! One access log line as JSON.
 
 use std::{
+    cell::RefCell,
     io::Write as _,
     net::IpAddr,
     time::{Duration, SystemTime},
@@ -60,7 +61,7 @@ impl<'b> Line<'b> {
     pub(super) fn begin(out: &'b mut Vec<u8>, now: SystemTime) -> Self {
         out.clear();
         out.extend_from_slice(b"{\"time\":\"");
-        let _ = write!(out, "{}", humantime::format_rfc3339_millis(now));
+        push_time(out, now);
         out.push(b'"');
         Self { out }
     }
@@ -85,13 +86,20 @@ impl<'b> Line<'b> {
 
     pub(super) fn millis(&mut self, name: &str, value: Duration) {
         self.key(name);
-        let micros = value.as_micros().min(u128::from(u64::MAX));
-        let _ = write!(self.out, "{}.{:03}", micros / 1000, micros % 1000);
+        let micros = u64::try_from(value.as_micros()).unwrap_or(u64::MAX);
+        self.out.extend_from_slice(itoa::Buffer::new().format(micros / 1000).as_bytes());
+        self.out.push(b'.');
+        push_three(self.out, micros % 1000);
     }
 
     pub(super) fn address(&mut self, name: &str, value: IpAddr) {
         self.key(name);
-        let _ = write!(self.out, "\"{value}\"");
+        self.out.push(b'"');
+        match value {
+            IpAddr::V4(address) => push_octets(self.out, address.octets()),
+            IpAddr::V6(address) => drop(write!(self.out, "{address}")),
+        }
+        self.out.push(b'"');
     }
 
     /// The query, with the values of hidden parameters replaced.
@@ -139,6 +147,37 @@ impl<'b> Line<'b> {
 
     pub(super) fn end(self) {
         self.out.extend_from_slice(b"}\n");
+    }
+}
+
+/// RFC 3339 with milliseconds. The part that changes once a second is kept for the thread.
+fn push_time(out: &mut Vec<u8>, now: SystemTime) {
+    thread_local! { static SECOND: RefCell<(u64, String)> = const { RefCell::new((u64::MAX, String::new())) }; }
+    let since = now.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    SECOND.with_borrow_mut(|(second, text)| {
+        if *second != since.as_secs() {
+            *second = since.as_secs();
+            *text = humantime::format_rfc3339_seconds(now).to_string();
+        }
+        out.extend_from_slice(text.trim_end_matches('Z').as_bytes());
+    });
+    out.push(b'.');
+    push_three(out, since.subsec_millis().into());
+    out.push(b'Z');
+}
+
+/// A number below 1000 in three digits.
+fn push_three(out: &mut Vec<u8>, number: u64) {
+    let digit = |n: u64| b'0' + u8::try_from(n % 10).unwrap_or_default();
+    out.extend_from_slice(&[digit(number / 100), digit(number / 10), digit(number)]);
+}
+
+fn push_octets(out: &mut Vec<u8>, octets: [u8; 4]) {
+    for (at, octet) in octets.into_iter().enumerate() {
+        if at > 0 {
+            out.push(b'.');
+        }
+        out.extend_from_slice(itoa::Buffer::new().format(octet).as_bytes());
     }
 }
 

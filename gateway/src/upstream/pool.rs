@@ -11,6 +11,7 @@ use std::{
 };
 
 use arc_swap::ArcSwap;
+use http::HeaderValue;
 use parking_lot::Mutex;
 use pingora_core::upstreams::peer::HttpPeer;
 use tokio::sync::Notify;
@@ -46,7 +47,7 @@ pub struct Endpoint {
     /// Where it is.
     pub address: SocketAddr,
     /// What the request's `Host` says unless a rewrite says otherwise: host and port as configured.
-    pub authority: Arc<str>,
+    pub authority: HeaderValue,
     /// What Pingora needs to connect, without time-outs.
     pub peer: HttpPeer,
     /// Shared by every configuration that has this endpoint.
@@ -130,7 +131,9 @@ impl Pool {
     fn endpoint(&self, member: &Member, address: SocketAddr) -> Endpoint {
         let state = self.registry.upgrade().map(|r| r.state(self.identity, address)).unwrap_or_default();
         let peer = peer::template(address, self.identity, self.tls.as_ref());
-        Endpoint { address, authority: Arc::clone(&member.authority), peer, state }
+        // Host names and ports have no characters that a header value could not carry.
+        let authority = HeaderValue::from_str(&member.authority).unwrap_or(HeaderValue::from_static(""));
+        Endpoint { address, authority, peer, state }
     }
 }
 

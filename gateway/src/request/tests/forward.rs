@@ -5,7 +5,9 @@ use http::Version;
 use pingora_http::{RequestHeader, ResponseHeader};
 use proptest::prelude::*;
 
-use crate::request::{Hop, canonical_host, client_address, say_forwarded, strip_client_claims, strip_hop_by_hop};
+use crate::request::{
+    Hop, Refusal, Told, canonical_host, client_address, say_forwarded, strip_client_claims, strip_hop_by_hop,
+};
 
 fn client(peer: &str, fields: &[&str], trusted: &[&str]) -> String {
     let trusted: Vec<Network> = trusted.iter().map(|network| Network::parse(network).unwrap()).collect();
@@ -129,7 +131,7 @@ fn hop<'a>(client: &str, peer: &str, host: &'a crate::request::Host<'a>) -> Hop<
 fn upstreams_are_told_about_the_hop() {
     let said = |client: &str, peer: &str, host: &str| {
         let mut req = request(&[]);
-        say_forwarded(&mut req, &hop(client, peer, &canonical_host(host).unwrap())).unwrap();
+        tell(&mut req, &hop(client, peer, &canonical_host(host).unwrap())).unwrap();
         let value = |name: &str| req.headers[name].to_str().unwrap().to_owned();
         ["x-forwarded-for", "x-forwarded-host", "x-forwarded-port", "x-forwarded-proto", "forwarded", "via"].map(value)
     };
@@ -155,7 +157,7 @@ fn upstreams_are_told_about_the_hop() {
 fn what_was_said_before_is_replaced_but_via_grows() {
     let mut req = request(&[("X-Forwarded-For", "6.6.6.6"), ("X-Forwarded-For", "7.7.7.7"), ("Via", "1.0 edge")]);
     let host = canonical_host("t").unwrap();
-    say_forwarded(&mut req, &Hop { version: Version::HTTP_2, ..hop("192.0.2.7", "192.0.2.7", &host) }).unwrap();
+    tell(&mut req, &Hop { version: Version::HTTP_2, ..hop("192.0.2.7", "192.0.2.7", &host) }).unwrap();
     assert_eq!(req.headers.get_all("x-forwarded-for").iter().count(), 1);
     let via: Vec<_> = req.headers.get_all("via").iter().map(|value| value.to_str().unwrap()).collect();
     assert_eq!(via, ["1.0 edge", "2 crossway"]);
@@ -166,7 +168,7 @@ fn circles_end() {
     let answer = |via: &str| {
         let mut req = request(&[("Via", via)]);
         let host = canonical_host("t").unwrap();
-        say_forwarded(&mut req, &hop("192.0.2.7", "192.0.2.7", &host)).map_err(|refusal| refusal.status.as_u16())
+        tell(&mut req, &hop("192.0.2.7", "192.0.2.7", &host)).map_err(|refusal| refusal.status.as_u16())
     };
     assert_eq!((answer(&["1.1 a"; 20].join(",")), answer(&["1.1 a"; 21].join(", "))), (Ok(()), Err(508)));
     assert_eq!((answer(&["1.1 crossway"; 9].join(",")), answer(&["2  Crossway"; 10].join(", "))), (Ok(()), Err(508)));
@@ -222,4 +224,10 @@ proptest! {
         let trusted = [Network::parse("10.0.0.0/8").unwrap()];
         let _ = client_address("10.0.0.1".parse().unwrap(), fields.iter().map(Vec::as_slice), &trusted);
     }
+}
+
+fn tell(req: &mut RequestHeader, hop: &Hop<'_>) -> Result<(), Refusal> {
+    let told = Told::of(hop);
+    assert!(told.fits(hop));
+    say_forwarded(req, hop, &told)
 }
