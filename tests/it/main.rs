@@ -9,6 +9,7 @@ mod harness;
 mod access_log;
 mod admin;
 mod bodies;
+mod cached;
 mod check;
 mod cli;
 mod demo;

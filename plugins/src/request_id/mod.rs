@@ -9,7 +9,7 @@ use async_trait::async_trait;
 use crossway_plugin_api::{
     Ctx, Decision, Deps, Fault, InvalidConfig, Needs, Plugin, PluginConfig, RequestId, config::FieldName,
 };
-use http::{HeaderName, HeaderValue};
+use http::{HeaderName, HeaderValue, header};
 use pingora_http::{RequestHeader, ResponseHeader};
 use schemars::JsonSchema;
 use serde::Deserialize;
@@ -40,7 +40,9 @@ impl PluginConfig for Config {
     fn build(self, _deps: &Deps) -> Result<Arc<dyn Plugin>, InvalidConfig> {
         let header = self.header.0;
         fields::check_framing(&header, "header")?;
-        if fields::is_identity(&header) {
+        let says_something =
+            [header::AUTHORIZATION, header::COOKIE, header::SET_COOKIE, header::DATE].contains(&header);
+        if says_something || fields::is_identity(&header) {
             return Err(InvalidConfig::new("header", format!("names `{header}`, a field that says something else")));
         }
         Ok(Arc::new(Naming { header, trust_incoming: self.trust_incoming, response: self.response }))
