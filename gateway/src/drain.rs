@@ -22,8 +22,7 @@ pub async fn drain(
 ) -> Drained {
     gateway.readiness.set_draining();
     tracing::info!(connections = gateway.connections.count(), ?readiness_delay, ?deadline, "draining");
-    // The delay is for load balancers that still send; with nobody connected there is nothing to be gained by it only
-    // if nobody is about to connect, which cannot be known: it is always kept.
+    // For load balancers that still send. It is kept even with nobody connected: who is about to connect cannot be known.
     tokio::time::sleep(readiness_delay).await;
     listeners.close_all().await;
     match tokio::time::timeout(deadline, gateway.connections.none_left()).await {

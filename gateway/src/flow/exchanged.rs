@@ -141,12 +141,11 @@ async fn answer_client(
             let mut body =
                 if answer.has_body(&method) { answer.whole(max, deadline).await? } else { bytes::Bytes::new() };
             answer.finish().await;
-            let (length, before) = (head.headers.get(header::CONTENT_LENGTH).cloned(), body.clone());
+            let (length, was_empty) = (head.headers.get(header::CONTENT_LENGTH).cloned(), body.is_empty());
             chain.on_response_body(&mut body, &mut head, &mut admitted.ctx, &mut admitted.entered).await?;
-            let untouched = body == before;
             response_phase(admitted, &mut head)?;
             body::keep_or_close(session, admitted);
-            if untouched && body.is_empty() {
+            if was_empty && body.is_empty() {
                 // To HEAD, 204 and 304 the upstream's word on the length stands.
                 return send_bodiless(session, head, length).await;
             }
