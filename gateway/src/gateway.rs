@@ -10,6 +10,7 @@ use prometheus::IntGauge;
 use tokio::sync::Notify;
 
 use crate::{
+    front::admission::Admission,
     snapshot::Snapshot,
     telemetry::{access_log::AccessLog, metrics::Metrics},
     upstream::{Registry, exchange::Exchange},
@@ -29,6 +30,8 @@ pub struct Gateway {
     pub access_log: AccessLog,
     /// Client connections.
     pub connections: Connections,
+    /// How many of them there may be.
+    pub admission: Admission,
     /// Whether load balancers should send requests here.
     pub readiness: Readiness,
 }

@@ -13,6 +13,7 @@ use crate::request::Refusal;
 
 const PROBLEM: HeaderValue = HeaderValue::from_static("application/problem+json");
 const NO_STORE: HeaderValue = HeaderValue::from_static("no-store");
+const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 const PROXY_STATUS: HeaderName = HeaderName::from_static("proxy-status");
 
 /// The answer to a fault. What the client learns is a fixed sentence; the detail is in the log.
@@ -128,6 +129,14 @@ pub async fn send(session: &mut Session, mut head: ResponseHeader, body: Bytes) 
     let length = body.len() as u64;
     session.write_response_body(Some(body), true).await?;
     Ok(length)
+}
+
+/// The header and body of the answer to an HTTP/2 request that never became one of Pingora's.
+pub fn refusal_parts(refusal: &Refusal, id: &RequestId) -> Result<(ResponseHeader, Bytes)> {
+    let (mut head, body) = parts(&refusal_reply(refusal), id)?;
+    head.insert_header(REQUEST_ID, id.as_str())?;
+    frame(&mut head, body.len())?;
+    Ok((head, body))
 }
 
 /// The whole response to something that never became a request of Pingora's, closing the connection.

@@ -14,7 +14,7 @@ use crate::{
     admin,
     config::error::ConfigError,
     drain::{Drained, drain},
-    front::listeners::Listeners,
+    front::{admission::Admission, listeners::Listeners},
     gateway::{Connections, Gateway, Readiness},
     proxy::Proxy,
     reload::{self, Origin, Reloader},
@@ -89,6 +89,7 @@ impl Server {
             access_log: AccessLog::new(Arc::clone(&metrics)),
             metrics,
             connections: Connections::default(),
+            admission: Admission::default(),
             readiness: Readiness::default(),
         });
         let mut proxy = HttpProxy::new(Proxy::new(Arc::clone(&gateway)), conf);

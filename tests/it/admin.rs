@@ -46,6 +46,16 @@ fn the_data_plane_has_none_of_these_pages() {
     }
 }
 
+/// A process that does not outlive its test.
+struct Killed(std::process::Child);
+
+impl Drop for Killed {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
 #[test]
 fn probes_have_an_address_of_their_own() {
     for (metrics, status) in [(true, 200), (false, 404)] {
@@ -58,19 +68,21 @@ fn probes_have_an_address_of_their_own() {
         );
         let path = folder.path().join("c.yaml");
         std::fs::write(&path, text).unwrap();
-        let mut child = std::process::Command::new(crate::harness::BINARY)
+        let child = std::process::Command::new(crate::harness::BINARY)
             .args(["run", "-c"])
             .arg(&path)
             .stderr(std::process::Stdio::null())
             .spawn()
             .unwrap();
+        let _killed = Killed(child);
         crate::harness::eventually("probes answer", || std::net::TcpStream::connect(&address).is_ok().then_some(()));
+        // The probes answer before the gateway is ready.
+        crate::harness::eventually("the gateway is ready", || {
+            (exchange(&address, "GET /readyz", &[], b"").status == 200).then_some(())
+        });
         assert_eq!(exchange(&address, "GET /healthz", &[], b"").status, 200);
-        assert_eq!(exchange(&address, "GET /readyz", &[], b"").status, 200);
         assert_eq!(exchange(&address, "GET /metrics", &[], b"").status, status);
         assert_eq!(exchange(&address, "GET /api/status", &[], b"").status, 404);
-        child.kill().unwrap();
-        child.wait().unwrap();
     }
 }
 

@@ -17,6 +17,13 @@ pub struct Listener {
     /// Proxies whose `X-Forwarded-For` is believed. Default none: the peer's address is the client's.
     #[serde(default)]
     pub trusted_proxies: Vec<Network>,
+    /// Every connection begins with a PROXY header (version 1 or 2) that says who the client is. Only `trusted_proxies` may
+    /// connect then.
+    #[serde(default)]
+    pub proxy_protocol: bool,
+    /// Whether clients may speak HTTP/2 beside HTTP/1.1. Default: with `tls` yes (ALPN), without no (prior knowledge,
+    /// "h2c").
+    pub http2: Option<bool>,
     /// Limits of this listener; what is not given here comes from the top-level `limits`.
     #[serde(default)]
     pub limits: LimitsOverride,

@@ -35,12 +35,28 @@ pub struct Route {
     pub redirect: Option<Redirect>,
     /// Time until the response header, retries included; narrows the upstream's `timeouts.total`.
     pub timeout: Option<HumanDuration>,
+    /// Lets WebSockets through; without it a WebSocket handshake is answered 403.
+    pub websocket: Option<WebSocket>,
     /// Limits of this route.
     #[serde(default)]
     pub limits: RouteLimits,
     /// What an encoded slash (`%2F`) in the path means.
     #[serde(default)]
     pub encoded_slashes: EncodedSlashes,
+}
+
+/// WebSockets (RFC 6455) of a route.
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct WebSocket {
+    /// How long neither side may say anything before the connection ends. Pings count.
+    pub idle: HumanDuration,
+}
+
+impl Default for WebSocket {
+    fn default() -> Self {
+        Self { idle: HumanDuration::from_secs(300) }
+    }
 }
 
 /// Which requests a route takes: all that is given must hold; a list holds when one of its items does.

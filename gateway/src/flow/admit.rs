@@ -8,7 +8,7 @@ use http::{HeaderValue, Method, StatusCode, header};
 use pingora_http::RequestHeader;
 use pingora_proxy::Session;
 
-use super::{Admitted, Attempt, InFlightGauge, Log};
+use super::{Admitted, Attempt, InFlightGauge, Log, upgrade::Wanted};
 use crate::{
     chain::{Chain, Entered},
     config::route::EncodedSlashes,
@@ -39,7 +39,7 @@ pub(super) fn admit(gateway: &Gateway, session: &mut Session) -> Result<(Admitte
     }
     let req = session.req_header();
     let forwarded = req.headers.get_all("x-forwarded-for").iter().map(HeaderValue::as_bytes);
-    let client = request::client_address(conn.peer_ip(), forwarded, &listener.trusted_proxies);
+    let client = request::client_address(conn.link.peer_ip(), forwarded, &listener.trusted_proxies);
     let mut ctx = Ctx::new(client, view.host.clone(), Arc::clone(&view.path));
     ctx.request_id = request_id::fresh();
     ctx.max_request_body = listener.limits.request.body.0;
@@ -52,6 +52,7 @@ pub(super) fn admit(gateway: &Gateway, session: &mut Session) -> Result<(Admitte
         conn,
         framing,
         version: req.version,
+        wanted: Wanted::default(),
         started,
         route: None,
         entered: Entered::default(),
@@ -119,6 +120,9 @@ impl Admitted {
         self.ctx.params = params;
         if let Some(max) = route.max_request_body {
             self.ctx.max_request_body = max;
+        }
+        if let Some((rate, idle)) = route.client_pace(&self.listener.limits.client) {
+            self.conn.set_pace(rate, idle);
         }
         self.chain = Arc::<Chain>::clone(&route.chain);
         self.route = Some(route);

@@ -9,6 +9,7 @@ use pingora_proxy::Session;
 
 use super::Admitted;
 use crate::{
+    front::Cut,
     request::BodyFraming,
     snapshot::Route,
     upstream::{exchange::BodySource, fault},
@@ -111,10 +112,11 @@ impl BodySource for Downstream<'_> {
 
 /// What an error on the client's side means; the connection knows more than the error says.
 pub(super) fn downstream_fault(error: &pingora_core::Error, admitted: &Admitted) -> Fault {
-    if admitted.conn.has_broken_framing() {
-        return Fault::RequestFraming("chunked coding".into());
+    match admitted.conn.cut() {
+        Some(Cut::BrokenFraming) => Fault::RequestFraming("chunked coding".into()),
+        Some(Cut::Slow) => Fault::ClientTimeout,
+        _ => fault::of(error),
     }
-    fault::of(error)
 }
 
 /// After an answer that does not depend on the body: a small rest of it is read and thrown away so that the connection

@@ -7,6 +7,7 @@ mod finish;
 mod outbound;
 mod steps;
 mod streamed;
+mod upgrade;
 
 use std::{
     net::IpAddr,
@@ -49,6 +50,8 @@ pub struct Admitted {
     pub framing: Framing,
     /// The version of HTTP it came with.
     pub version: http::Version,
+    /// What it wants of its connection.
+    wanted: upgrade::Wanted,
     /// When its first byte arrived.
     pub started: Instant,
     /// The route that takes it.
@@ -144,6 +147,6 @@ impl Admitted {
     }
 
     fn peer(&self) -> IpAddr {
-        self.conn.peer_ip()
+        self.conn.link.peer_ip()
     }
 }

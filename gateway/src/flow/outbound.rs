@@ -31,11 +31,11 @@ pub(super) fn prepare(
     let hop = Hop {
         client: admitted.ctx.client,
         peer: admitted.peer(),
-        scheme: "http",
+        scheme: admitted.conn.link.scheme,
         host: &asked,
         version: admitted.version,
     };
-    request::say_forwarded(req, &hop, &admitted.conn.told(&hop)).map_err(|_| Fault::Loop)?;
+    request::say_forwarded(req, &hop, &admitted.conn.link.told(&hop)).map_err(|_| Fault::Loop)?;
     req.set_version(Version::HTTP_11);
     let host: Cow<'_, HeaderValue> = match host {
         HostRewrite::Fixed(value) => Cow::Borrowed(value),

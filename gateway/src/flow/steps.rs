@@ -8,7 +8,12 @@ use http::{HeaderValue, Method, header};
 use pingora_core::{Error, ErrorType, Result};
 use pingora_proxy::Session;
 
-use super::{Admitted, Flight, admit, admit::Routed, body, exchanged};
+use super::{
+    Admitted, Flight, admit,
+    admit::Routed,
+    body, exchanged,
+    upgrade::{self, Wanted},
+};
 use crate::{
     gateway::Gateway,
     respond,
@@ -88,17 +93,23 @@ impl Steps {
                 Ok(Next::Reply(redirected(reply, to, &admitted.ctx, session)?))
             }
             Target::Upstream { upstream, .. } => {
+                if let Err(reply) = upgrade::check(session, admitted, &route) {
+                    return Ok(Next::Reply(reply));
+                }
                 let total = route.timeout.map_or(upstream.timeouts.total, |own| own.min(upstream.timeouts.total));
                 admitted.ctx.deadline = Some(Instant::now() + total);
                 if let Some(reply) = body::buffer(session, admitted, &route).await? {
                     return Ok(Next::Reply(reply));
                 }
-                match route.way {
-                    Way::Stream => {
+                match (route.way, admitted.wanted) {
+                    (Way::Exchange(_), Wanted::Http) => {
+                        Box::pin(exchanged::run(self, session, admitted, upstream)).await
+                    }
+                    // A WebSocket has no body that a plugin could want whole.
+                    (Way::Stream, _) | (_, Wanted::WebSocket) => {
                         body::invite(session, admitted).await?;
                         Ok(Next::Stream)
                     }
-                    Way::Exchange(_) => Box::pin(exchanged::run(self, session, admitted, upstream)).await,
                 }
             }
         }

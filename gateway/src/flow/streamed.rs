@@ -12,8 +12,9 @@ use pingora_core::{Error, ErrorSource, ErrorType, Result, upstreams::peer::HttpP
 use pingora_http::{RequestHeader, ResponseHeader};
 use pingora_proxy::Session;
 
-use super::{Admitted, Attempt, Flight, Steps, body, outbound};
+use super::{Admitted, Attempt, Flight, Steps, body, outbound, upgrade::Wanted};
 use crate::{
+    front::Cut,
     request::{self, BodyFraming},
     snapshot::Target,
     upstream::{Upstream, fault, peer, retry::Failed},
@@ -75,7 +76,10 @@ impl Steps {
         in_air.outcome.attempts += 1;
         in_air.outcome.endpoint = Some(endpoint.address);
         let left = in_air.ctx.deadline.map_or(Duration::MAX, |d| d.saturating_duration_since(now));
-        let peer = peer::for_attempt(&endpoint.peer, &upstream.timeouts, left);
+        let mut peer = peer::for_attempt(&endpoint.peer, &upstream.timeouts, left);
+        if in_air.wanted == Wanted::WebSocket {
+            peer::allow_websocket(&mut peer, &upstream.timeouts);
+        }
         in_air.attempt = Attempt {
             count: in_air.attempt.count + 1,
             in_flight: Some(endpoint.enter()),
@@ -129,7 +133,7 @@ impl Steps {
 
     /// The upstream's response header. A status that the retry rules name becomes a retryable error.
     pub fn upstream_response(&self, session: &Session, res: &mut ResponseHeader, flight: &mut Flight) -> Result<()> {
-        if res.status.is_informational() {
+        if res.status.is_informational() && res.status != StatusCode::SWITCHING_PROTOCOLS {
             return Ok(());
         }
         let in_air = admitted(flight)?;
@@ -139,6 +143,10 @@ impl Steps {
             upstream.metrics.seconds.observe(started.elapsed().as_secs_f64());
         }
         in_air.end_attempt();
+        if in_air.wanted == Wanted::WebSocket && res.status != StatusCode::SWITCHING_PROTOCOLS {
+            // No tunnel: nothing else bounds the pauses of this body.
+            in_air.conn.answer_by(in_air.ctx.deadline);
+        }
         if upstream.retry.after_status(res.status, &failed(session, &in_air.attempt)) && in_time(in_air) {
             in_air.attempt.refused_status = true;
             let mut error = Error::explain(ErrorType::HTTPStatus(res.status.as_u16()), "tried again");
@@ -161,6 +169,11 @@ impl Steps {
             return Err(carried(flight, fault));
         }
         in_air.outcome.answered = Some(Instant::now());
+        if let (StatusCode::SWITCHING_PROTOCOLS, Some(idle)) =
+            (res.status, in_air.route.as_ref().and_then(|route| route.websocket))
+        {
+            in_air.conn.become_tunnel(idle);
+        }
         Ok(())
     }
 
@@ -235,12 +248,14 @@ fn in_time(in_air: &Admitted) -> bool {
 
 /// The connection and the flight know more than Pingora's error says.
 fn fault_of(error: &Error, in_air: &Admitted) -> Fault {
-    if in_air.conn.is_overdue() {
-        let late = in_air.ctx.deadline.is_some_and(|d| d <= Instant::now());
-        return if late { Fault::Deadline } else { Fault::UpstreamTimeout };
-    }
-    if in_air.conn.has_broken_framing() {
-        return Fault::RequestFraming("chunked coding".into());
+    match in_air.conn.cut() {
+        Some(Cut::Overdue) => {
+            let late = in_air.ctx.deadline.is_some_and(|d| d <= Instant::now());
+            return if late { Fault::Deadline } else { Fault::UpstreamTimeout };
+        }
+        Some(Cut::BrokenFraming) => return Fault::RequestFraming("chunked coding".into()),
+        Some(Cut::Slow) => return Fault::ClientTimeout,
+        None => {}
     }
     if let Some(fault) = &in_air.outcome.fault {
         return fault.clone();

@@ -1,10 +1,10 @@
-//! One client connection, as the phases of its requests see it.
+//! One client connection, and the conversation on it, as the phases of a request see them.
 
 use std::{
     net::{IpAddr, SocketAddr},
     sync::{
         Arc, OnceLock,
-        atomic::{AtomicBool, AtomicU64, Ordering},
+        atomic::{AtomicU8, AtomicU64, Ordering},
     },
     time::{Duration, Instant},
 };
@@ -33,54 +33,27 @@ pub struct Ticket {
     pub last: bool,
 }
 
-/// One client connection. Reached from a Pingora session through the proxy digest, on every protocol.
-pub struct Conn {
-    /// The other end.
+/// One client connection: what all of its requests have in common.
+#[derive(Debug)]
+pub struct Link {
+    /// The other end; where a PROXY header came, what that says.
     pub peer: SocketAddr,
     /// Our end.
     pub local: SocketAddr,
-    ticket: Mutex<Option<Ticket>>,
+    /// `http` or `https`.
+    pub scheme: &'static str,
     told: Mutex<Option<Arc<Told>>>,
-    /// Microseconds since [`origin`] by when a response header must be there; 0 for no such bound.
-    answer_by: AtomicU64,
-    overdue: AtomicBool,
-    broken_framing: AtomicBool,
 }
 
-impl Conn {
+impl Link {
     /// A connection between these two.
-    pub fn new(peer: SocketAddr, local: SocketAddr) -> Arc<Self> {
-        Arc::new(Self {
-            peer,
-            local,
-            ticket: Mutex::new(None),
-            told: Mutex::new(None),
-            answer_by: AtomicU64::new(0),
-            overdue: AtomicBool::new(false),
-            broken_framing: AtomicBool::new(false),
-        })
-    }
-
-    /// The connection behind a session.
-    pub fn of(digest: Option<&Digest>) -> Option<&Arc<Self>> {
-        let ProxyDigest { user_data, .. } = digest?.proxy_digest.as_deref()?;
-        user_data.as_ref()?.downcast_ref()
+    pub fn new(peer: SocketAddr, local: SocketAddr, scheme: &'static str) -> Arc<Self> {
+        Arc::new(Self { peer, local, scheme, told: Mutex::new(None) })
     }
 
     /// Address of the peer, IPv4 where it is an IPv4 address in IPv6 clothes.
     pub fn peer_ip(&self) -> IpAddr {
         self.peer.ip().to_canonical()
-    }
-
-    pub(super) fn hand(&self, ticket: Ticket) {
-        self.answer_by.store(0, Ordering::Relaxed);
-        self.overdue.store(false, Ordering::Relaxed);
-        *self.ticket.lock() = Some(ticket);
-    }
-
-    /// The ticket of the request that is beginning; once for each request.
-    pub fn take_ticket(&self) -> Option<Ticket> {
-        self.ticket.lock().take()
     }
 
     /// What upstreams are told about a hop on this connection.
@@ -91,12 +64,69 @@ impl Conn {
             None => Arc::clone(kept.insert(Arc::new(Told::of(hop)))),
         }
     }
+}
+
+/// Why a read from the client was ended by us, which Pingora's error cannot say.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Cut {
+    /// The wait for the upstream's response header was too long.
+    Overdue = 1,
+    /// The client sent its body too slowly.
+    Slow = 2,
+    /// The body broke its framing.
+    BrokenFraming = 3,
+}
+
+/// One HTTP/1 connection or one HTTP/2 stream. Reached from a Pingora session through the proxy digest, on every
+/// protocol.
+pub struct Conn {
+    /// The connection.
+    pub link: Arc<Link>,
+    ticket: Mutex<Option<Ticket>>,
+    /// Microseconds since [`origin`] by when a response header must be there; 0 for no such bound.
+    answer_by: AtomicU64,
+    cut: AtomicU8,
+    pace: Mutex<Option<(u64, Duration)>>,
+    /// Microseconds that an upgraded connection may be silent for; 0 while it is not upgraded.
+    tunnel_idle: AtomicU64,
+}
+
+impl Conn {
+    /// A conversation on this connection.
+    pub fn new(link: Arc<Link>) -> Arc<Self> {
+        Arc::new(Self {
+            link,
+            ticket: Mutex::new(None),
+            answer_by: AtomicU64::new(0),
+            cut: AtomicU8::new(0),
+            pace: Mutex::new(None),
+            tunnel_idle: AtomicU64::new(0),
+        })
+    }
+
+    /// The conversation behind a session.
+    pub fn of(digest: Option<&Digest>) -> Option<&Arc<Self>> {
+        let ProxyDigest { user_data, .. } = digest?.proxy_digest.as_deref()?;
+        user_data.as_ref()?.downcast_ref()
+    }
+
+    pub(super) fn hand(&self, ticket: Ticket) {
+        self.answer_by.store(0, Ordering::Relaxed);
+        self.cut.store(0, Ordering::Relaxed);
+        *self.ticket.lock() = Some(ticket);
+    }
+
+    /// The ticket of the request that is beginning; once for each request.
+    pub fn take_ticket(&self) -> Option<Ticket> {
+        self.ticket.lock().take()
+    }
 
     /// Bounds the wait for a response header; `None` lifts the bound. Pingora itself has one time-out for every read
     /// from an upstream, of a header and within a body alike.
     pub fn answer_by(&self, deadline: Option<Instant>) {
-        let micros = deadline.map_or(0, |d| d.saturating_duration_since(origin()).as_micros().max(1));
-        self.answer_by.store(u64::try_from(micros).unwrap_or(u64::MAX), Ordering::Relaxed);
+        let micros = deadline.map_or(0, |d| micros(d.saturating_duration_since(origin())).max(1));
+        self.answer_by.store(micros, Ordering::Relaxed);
     }
 
     pub(super) fn deadline(&self) -> Option<Instant> {
@@ -106,23 +136,42 @@ impl Conn {
         }
     }
 
-    pub(super) fn mark_overdue(&self) {
-        self.overdue.store(true, Ordering::Relaxed);
+    /// The route's own bounds on a client that sends or takes a body: bytes a second (0 for none) and the longest pause.
+    pub fn set_pace(&self, rate: u64, pause: Duration) {
+        *self.pace.lock() = Some((rate, pause));
     }
 
-    /// Whether the wait for the response header was cut short.
-    pub fn is_overdue(&self) -> bool {
-        self.overdue.load(Ordering::Relaxed)
+    /// The bounds that a route has set since the last call.
+    pub(super) fn take_pace(&self) -> Option<(u64, Duration)> {
+        self.pace.lock().take()
     }
 
-    pub(super) fn mark_broken_framing(&self) {
-        self.broken_framing.store(true, Ordering::Relaxed);
+    /// The connection is no HTTP from here on (a 101 goes out): it ends when nothing has moved for so long.
+    pub fn become_tunnel(&self, idle: Duration) {
+        self.tunnel_idle.store(micros(idle).max(1), Ordering::Relaxed);
     }
 
-    /// Whether the body of the current request broke its framing.
-    pub fn has_broken_framing(&self) -> bool {
-        self.broken_framing.load(Ordering::Relaxed)
+    pub(super) fn tunnel_idle(&self) -> Option<Duration> {
+        match self.tunnel_idle.load(Ordering::Relaxed) {
+            0 => None,
+            micros => Some(Duration::from_micros(micros)),
+        }
     }
+
+    pub(super) fn mark(&self, cut: Cut) {
+        self.cut.store(cut as u8, Ordering::Relaxed);
+    }
+
+    /// Why the current request's read was cut short, if we did it.
+    pub fn cut(&self) -> Option<Cut> {
+        [Cut::Overdue, Cut::Slow, Cut::BrokenFraming]
+            .into_iter()
+            .find(|cut| *cut as u8 == self.cut.load(Ordering::Relaxed))
+    }
+}
+
+fn micros(time: Duration) -> u64 {
+    u64::try_from(time.as_micros()).unwrap_or(u64::MAX)
 }
 
 /// The instant that deadlines are counted from.

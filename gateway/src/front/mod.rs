@@ -1,13 +1,21 @@
-//! Everything between the socket and the first phase of a request: listeners, the loop over a connection's requests,
-//! deadlines on every header, the strict check of the raw bytes.
+//! Everything between the socket and the first phase of a request: listeners, admission, PROXY protocol, TLS, the loop
+//! over a connection's requests, deadlines, the strict check of what comes.
 
+mod accept;
+pub mod admission;
+mod alarm;
 mod conn;
-mod lane;
+mod http1;
+mod http2;
 pub mod listeners;
-mod serve;
+mod pace;
+mod passage;
+mod proxy_protocol;
 
-pub use conn::{Conn, Ticket};
-pub use serve::Front;
+pub use accept::Front;
+pub use conn::{Conn, Cut, Link, Ticket};
+
+use accept::Seen;
 
 /// Bytes of the buffers that Pingora keeps for each connection: small, because a header is read into a buffer of its own
 /// and large bodies bypass it.

@@ -115,7 +115,7 @@ fn once(seen: &mut bool, refusal: Refusal) -> Result<(), Refusal> {
 }
 
 /// Digits only, at most 19 so that the number fits, and no leading zero, which some readers take for an octal number.
-fn length(value: &[u8]) -> Result<u64, Refusal> {
+pub(super) fn length(value: &[u8]) -> Result<u64, Refusal> {
     match value {
         [] | [b'0', _, ..] => Err(BAD_LENGTH),
         digits if digits.len() > 19 => Err(BAD_LENGTH),

@@ -21,11 +21,11 @@ const BAD_TARGET: Refusal =
 const BAD_ENDING: Refusal = Refusal::bad("bad_header", "A line of the request header does not end in CRLF.");
 const BAD_NAME: Refusal = Refusal::bad("bad_header", "A line of the request header is not a valid field.");
 const BAD_VALUE: Refusal = Refusal::bad("bad_header", "A header field's value holds control characters.");
-const UNDERSCORED: Refusal =
+pub(super) const UNDERSCORED: Refusal =
     Refusal::bad("underscore_header", "Header field names with an underscore are not accepted.");
-const TOO_LONG: Refusal =
+pub(super) const TOO_LONG: Refusal =
     Refusal::new(StatusCode::URI_TOO_LONG, "uri_too_long", "The request target is longer than allowed.");
-const TOO_MANY: Refusal = Refusal::new(
+pub(super) const TOO_MANY: Refusal = Refusal::new(
     StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
     "header_too_large",
     "The request has more header fields than allowed.",
@@ -179,7 +179,7 @@ fn request_line<'a>(line: &'a [u8], limits: &HeaderLimits) -> Result<Line<'a>, R
     Ok(Line { method, target, version: version? })
 }
 
-fn check_method(method: &[u8]) -> Result<(), Refusal> {
+pub(super) fn check_method(method: &[u8]) -> Result<(), Refusal> {
     let mut all = TOKEN | METHOD;
     for &byte in method.iter().take(MAX_METHOD) {
         all &= class(byte);

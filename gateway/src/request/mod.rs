@@ -13,6 +13,7 @@ mod forward;
 mod framing;
 mod hops;
 mod host;
+mod http2;
 mod octets;
 mod path;
 mod view;
@@ -24,6 +25,7 @@ pub use forward::{Hop, Told, say_forwarded, strip_client_claims, strip_hop_by_ho
 pub use framing::{BodyFraming, Framing, Head, HeaderLimits, header_end, inspect};
 pub use hops::strip_request_hop_by_hop;
 pub use host::{Host, canonical_host};
+pub use http2::{HTTP2_FLOOD, MALFORMED_HTTP2, inspect_http2};
 pub use path::{Target, canonical_target};
 pub use view::View;
 

@@ -25,9 +25,14 @@ impl View {
     /// Makes the view of a request that came with this scheme.
     pub fn of(head: &Head<'_>, scheme: &str) -> Result<Self, Refusal> {
         let method = Method::from_bytes(head.method).map_err(|_| BAD_METHOD)?;
-        let (host, target) = split_target(&method, head.target, head.host, scheme)?;
+        Self::make(&method, head.target, head.host, scheme)
+    }
+
+    /// Makes the view of a request from its parts.
+    pub fn make(method: &Method, raw_target: &str, host_field: Option<&str>, scheme: &str) -> Result<Self, Refusal> {
+        let (host, target) = split_target(method, raw_target, host_field, scheme)?;
         let length = target.path.len() + target.query.map_or(0, |query| query.len() + 1);
-        let is_canonical = length == head.target.len() && head.target.starts_with(target.path.as_ref());
+        let is_canonical = length == raw_target.len() && raw_target.starts_with(target.path.as_ref());
         let rewritten = (!is_canonical).then(|| match target.query {
             Some(query) => format!("{}?{query}", target.path),
             None => target.path.to_string(),

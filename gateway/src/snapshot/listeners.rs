@@ -25,6 +25,13 @@ impl Compiler<'_> {
                 let message = format!("the listener `{}` has this address already", other.name);
                 self.error(&pointer, message);
             }
+            if listener.proxy_protocol && listener.trusted_proxies.is_empty() {
+                self.error_with_help(
+                    &format!("/listeners/{entry}/proxy_protocol"),
+                    "needs `trusted_proxies`: whoever can connect could claim any address",
+                    "name the addresses of the load balancers that send the PROXY header",
+                );
+            }
             let limits = config.limits.with(&listener.limits);
             self.limits(&format!("/listeners/{entry}"), &limits);
             let state = ListenerState {
@@ -32,6 +39,8 @@ impl Compiler<'_> {
                 entry,
                 limits,
                 trusted_proxies: listener.trusted_proxies.clone(),
+                proxy_protocol: listener.proxy_protocol,
+                http2: listener.http2.unwrap_or(false),
                 metrics: self.around.metrics.listener(&listener.name),
             };
             known.insert(listener.address.clone(), Arc::new(state));
@@ -54,6 +63,8 @@ impl Compiler<'_> {
             ("request/uri", limits.request.uri.0),
             ("client/header_deadline", u64::from(!limits.client.header_deadline.0.is_zero())),
             ("client/idle", u64::from(!limits.client.idle.0.is_zero())),
+            ("http2/idle", u64::from(!limits.http2.idle.0.is_zero())),
+            ("http2/stall", u64::from(!limits.http2.stall.0.is_zero())),
         ];
         let zero: Vec<String> = zero.iter().filter(|(_, value)| *value == 0).map(|(key, _)| place(key)).collect();
         // Pingora cannot read a larger header; a bound that it would undercut would not be applied.

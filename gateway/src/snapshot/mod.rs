@@ -21,7 +21,7 @@ use crate::{
     config::{
         Loaded,
         error::{ConfigError, Diagnostic, Severity},
-        limits::Limits,
+        limits::{ClientLimits, Limits},
         route::EncodedSlashes,
     },
     request::HeaderLimits,
@@ -62,6 +62,10 @@ pub struct ListenerState {
     pub limits: Limits,
     /// Proxies whose word on the client's address is taken.
     pub trusted_proxies: Vec<Network>,
+    /// Every connection begins with a PROXY header.
+    pub proxy_protocol: bool,
+    /// Clients may speak HTTP/2.
+    pub http2: bool,
     /// Counters and gauges.
     pub metrics: ListenerMetrics,
 }
@@ -99,10 +103,25 @@ pub struct Route {
     pub max_request_body: Option<u64>,
     /// Largest body a plugin may hold.
     pub max_buffered_body: Option<u64>,
+    /// Longest pause of a client within a body, if the route bounds it.
+    pub client_idle: Option<Duration>,
+    /// Slowest rate of a client in bytes a second, if the route bounds it; 0 for none.
+    pub client_min_rate: Option<u64>,
+    /// How long a WebSocket may be silent; `None` where the route serves none.
+    pub websocket: Option<Duration>,
     /// What an encoded slash means.
     pub encoded_slashes: EncodedSlashes,
     /// Counters and histograms.
     pub metrics: RouteMetrics,
+}
+
+impl Route {
+    /// The bounds on a client that sends or takes a body, where they are not the listener's: bytes a second (0 for none),
+    /// and the longest pause.
+    pub fn client_pace(&self, listener: &ClientLimits) -> Option<(u64, Duration)> {
+        (self.client_idle.is_some() || self.client_min_rate.is_some())
+            .then(|| (self.client_min_rate.unwrap_or(listener.min_rate.0), self.client_idle.unwrap_or(listener.idle.0)))
+    }
 }
 
 /// How requests reach an upstream.

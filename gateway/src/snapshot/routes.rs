@@ -5,7 +5,7 @@ use std::{
     sync::Arc,
 };
 
-use crossway_plugin_api::config::{FieldName, Glob};
+use crossway_plugin_api::config::{FieldName, Glob, HumanDuration};
 use http::{HeaderName, HeaderValue, Method, StatusCode};
 
 use super::{Compiler, HostRewrite, Route, Target, Way};
@@ -153,6 +153,16 @@ impl Compiler<'_> {
         if config.timeout.is_some_and(|t| t.0.is_zero()) {
             self.error(&format!("{pointer}/timeout"), "must be more than zero");
         }
+        let zero = |time: Option<HumanDuration>| time.is_some_and(|time| time.0.is_zero());
+        if zero(config.limits.client.idle) {
+            self.error(&format!("{pointer}/limits/client/idle"), "must be more than zero");
+        }
+        if zero(config.websocket.as_ref().map(|websocket| websocket.idle)) {
+            self.error(&format!("{pointer}/websocket/idle"), "must be more than zero");
+        }
+        if config.websocket.is_some() && config.upstream.is_none() {
+            self.error(&format!("{pointer}/websocket"), "has no effect without an upstream");
+        }
         let way = match (chain.request_body, chain.response_body) {
             (_, Some(_)) => Way::Exchange("a plugin wants the whole response body"),
             (Some(max), None) if max > STREAM_BODY => Way::Exchange("a plugin wants the whole of a large request body"),
@@ -167,6 +177,9 @@ impl Compiler<'_> {
             timeout: config.timeout.map(|t| t.0),
             max_request_body: config.limits.request.body.map(|b| b.0),
             max_buffered_body: config.limits.request.buffered_body.map(|b| b.0),
+            client_idle: config.limits.client.idle.map(|d| d.0),
+            client_min_rate: config.limits.client.min_rate.map(|r| r.0),
+            websocket: config.websocket.as_ref().map(|websocket| websocket.idle.0),
             encoded_slashes: config.encoded_slashes,
             metrics: self.around.metrics.route(&config.name),
             chain: Arc::new(chain),

@@ -28,6 +28,7 @@ pub struct Metrics {
     attempts: IntCounterVec,
     connections: IntGaugeVec,
     accepted: IntCounterVec,
+    unwelcome: IntCounterVec,
     refused: IntCounterVec,
     faults: IntCounterVec,
     plugin_faults: IntCounterVec,
@@ -71,6 +72,38 @@ pub struct ListenerMetrics {
     pub open: IntGauge,
     /// Connections accepted.
     pub accepted: IntCounter,
+    unwelcome: [IntCounter; Unwelcome::ALL.len()],
+}
+
+/// Why a connection was closed before its first request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Unwelcome {
+    /// There are as many as there may be.
+    Total,
+    /// The listener has as many as it may have.
+    ListenerTotal,
+    /// The client has as many as it may have.
+    PerClient,
+    /// The PROXY header was not there, not valid, or from somebody who may not send one.
+    ProxyHeader,
+}
+
+impl Unwelcome {
+    const ALL: [(Self, &'static str); 4] = [
+        (Self::Total, "total"),
+        (Self::ListenerTotal, "listener_total"),
+        (Self::PerClient, "per_client"),
+        (Self::ProxyHeader, "proxy_header"),
+    ];
+}
+
+impl ListenerMetrics {
+    /// Counts a connection that was closed before its first request.
+    pub fn unwelcome(&self, why: Unwelcome) {
+        if let Some(at) = Unwelcome::ALL.iter().position(|(reason, _)| *reason == why) {
+            self.unwelcome[at].inc();
+        }
+    }
 }
 
 fn class_of(status: Option<StatusCode>) -> usize {
@@ -128,6 +161,11 @@ impl Metrics {
             ),
             connections: gauges("crossway_connections", "Open client connections.", &["listener"]),
             accepted: counters("crossway_connections_total", "Client connections accepted.", &["listener"]),
+            unwelcome: counters(
+                "crossway_connections_refused_total",
+                "Client connections closed before their first request.",
+                &["listener", "reason"],
+            ),
             refused: counters(
                 "crossway_refused_total",
                 "Requests refused before a route was chosen, malformed ones among them.",
@@ -195,6 +233,7 @@ impl Metrics {
         ListenerMetrics {
             open: self.connections.with_label_values(&[name]),
             accepted: self.accepted.with_label_values(&[name]),
+            unwelcome: Unwelcome::ALL.map(|(_, reason)| self.unwelcome.with_label_values(&[name, reason])),
         }
     }
 
@@ -257,6 +296,9 @@ impl Metrics {
             "listener" if !names.listeners.contains(value) => {
                 let _ = self.connections.remove_label_values(&[value]);
                 let _ = self.accepted.remove_label_values(&[value]);
+                for (_, reason) in Unwelcome::ALL {
+                    let _ = self.unwelcome.remove_label_values(&[value, reason]);
+                }
             }
             _ => {}
         }

@@ -80,6 +80,15 @@ pub fn template(address: SocketAddr, pool: u64, tls: Option<&PeerTls>) -> HttpPe
     peer
 }
 
+/// Lets a WebSocket handshake through. Once it is one, the connection to the client says how long nothing may move, and
+/// the upstream may be silent for as long as the client speaks.
+pub fn allow_websocket(peer: &mut HttpPeer, timeouts: &StepTimeouts) {
+    let options = &mut peer.options;
+    options.http_upstream_request_policy = HttpUpstreamRequestPolicy::default();
+    options.read_timeout = None;
+    options.write_timeout = Some(timeouts.idle);
+}
+
 /// The template with the time-outs of one attempt; `left` is what remains of the total. Before the response header the wait is bounded elsewhere (by the
 /// connection's answer deadline or the exchange), so that a body may pause for longer than the header may take.
 pub fn for_attempt(template: &HttpPeer, timeouts: &StepTimeouts, left: Duration) -> HttpPeer {

@@ -6,6 +6,7 @@ mod duration;
 mod field;
 mod glob;
 mod net;
+mod rate;
 mod secret;
 mod status;
 
@@ -14,6 +15,7 @@ pub use duration::HumanDuration;
 pub use field::{FieldName, FieldValue};
 pub use glob::Glob;
 pub use net::Network;
+pub use rate::ByteRate;
 pub use secret::{Secret, Sha256Hex};
 pub use status::StatusSet;
 
@@ -21,10 +23,11 @@ pub use status::StatusSet;
 pub type FormatCheck = fn(&str) -> Result<(), String>;
 
 /// Every `format` that the schemas of this module use, with its check.
-pub fn formats() -> [(&'static str, FormatCheck); 8] {
+pub fn formats() -> [(&'static str, FormatCheck); 9] {
     [
         (HumanDuration::FORMAT, |t| HumanDuration::parse(t).map(drop)),
         (ByteSize::FORMAT, |t| ByteSize::parse(t).map(drop)),
+        (ByteRate::FORMAT, |t| ByteRate::parse(t).map(drop)),
         (FieldName::FORMAT, |t| FieldName::parse(t).map(drop)),
         (FieldValue::FORMAT, |t| FieldValue::parse(t).map(drop)),
         (Glob::FORMAT, |t| Glob::parse(t).map(drop)),

@@ -70,8 +70,17 @@ fn a_secret_is_never_shown() {
 #[test]
 fn every_format_of_a_schema_is_listed() {
     let listed: Vec<_> = formats().iter().map(|(name, _)| *name).collect();
-    let generated =
-        schemars::schema_for!((HumanDuration, ByteSize, FieldName, FieldValue, Glob, Network, Sha256Hex, StatusSet));
+    let generated = schemars::schema_for!((
+        HumanDuration,
+        ByteSize,
+        ByteRate,
+        FieldName,
+        FieldValue,
+        Glob,
+        Network,
+        Sha256Hex,
+        StatusSet
+    ));
     let text = generated.as_value().to_string();
     for name in &listed {
         assert!(text.contains(*name), "{name} is in no schema");

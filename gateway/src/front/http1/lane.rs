@@ -2,7 +2,7 @@
 //!
 //! Pingora gets the header that the front has read and checked, then through the lane the bytes of that request's body
 //! and not one more: what a client sends ahead waits here for its turn, and is checked like any other request. The lane
-//! also cuts a wait for an upstream that has lasted too long.
+//! also cuts a wait for an upstream that has lasted too long, and a client that sends or reads too slowly.
 
 use std::{
     fmt,
@@ -10,42 +10,33 @@ use std::{
     pin::Pin,
     sync::Arc,
     task::{Context, Poll, ready},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use async_trait::async_trait;
 use bytes::BytesMut;
 use pingora_core::{
-    listeners::ALPN,
-    protocols::{
-        GetProxyDigest, GetSocketDigest, GetTimingDigest, Peek, Shutdown, SocketDigest, Ssl, Stream, TimingDigest,
-        UniqueID, UniqueIDType,
-        raw_connect::ProxyDigest,
-        tls::{SslDigest, TlsRef},
-    },
+    protocols::{GetProxyDigest, Shutdown, Stream, raw_connect::ProxyDigest},
+    server::ShutdownWatch,
 };
 use pingora_http::ResponseHeader;
-use tokio::{
-    io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf},
-    time::{Instant, Sleep},
-};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 
-use super::conn::Conn;
-use crate::request::{BodyFraming, ChunkScanner};
+use super::{
+    hang_up::{LINGER_TIME, hang_up},
+    tunnel::Tunnel,
+};
+use crate::{
+    config::limits::ClientLimits,
+    front::{Conn, alarm::Alarm, conn::Cut, pace::Pace, passage::passes_on},
+    request::{BodyFraming, ChunkScanner},
+};
 
 /// Most bytes kept of what a client sends ahead of its turn.
 const MAX_AHEAD: usize = 64 << 10;
-/// How much of an unread request is thrown away before a connection is closed, so that the response is not lost to a
-/// reset (RFC 9112, section 9.6).
-const LINGER_BYTES: usize = 1 << 20;
-/// How long that may take.
-const LINGER_TIME: Duration = Duration::from_secs(2);
-
-/// How long a client that owes nothing may take to hang up.
-const HANG_UP_TIME: Duration = Duration::from_millis(200);
 
 /// Why the connection is always there.
-const PRESENT: &str = "only `drop` takes the connection out";
+pub(super) const PRESENT: &str = "only `drop` and `into_inner` take the connection out";
 
 /// What is still to come of the current request's body.
 enum Rest {
@@ -54,46 +45,56 @@ enum Rest {
 }
 
 /// See the module's documentation.
-pub(super) struct Lane {
+pub(in crate::front) struct Lane {
     /// Present until the lane is dropped.
-    inner: Option<Stream>,
-    conn: Arc<Conn>,
+    pub(super) inner: Option<Stream>,
+    pub(super) conn: Arc<Conn>,
     digest: Arc<ProxyDigest>,
+    pub(super) stop: ShutdownWatch,
     /// Bytes read and not given out yet.
     pub(super) ahead: BytesMut,
     rest: Rest,
-    alarm: Option<Pin<Box<Sleep>>>,
     /// The client's last byte has been read.
-    ended: bool,
-    /// How long a write may wait for the client.
+    pub(super) ended: bool,
+    reads: Pace,
+    writes: Pace,
+    read_alarm: Alarm,
+    write_alarm: Alarm,
+    /// How long the end may wait for the client.
     patience: Duration,
-    write_alarm: Option<Pin<Box<Sleep>>>,
-    /// The write alarm is running.
-    stalled: bool,
+    pub(super) tunnel: Option<Box<Tunnel>>,
 }
 
 impl Lane {
-    /// A lane over an accepted connection.
-    pub(super) fn new(inner: Stream, conn: Arc<Conn>) -> Option<Box<Self>> {
+    /// A lane over an accepted connection, with bytes that were read already.
+    pub(in crate::front) fn new(
+        inner: Stream,
+        conn: Arc<Conn>,
+        stop: ShutdownWatch,
+        ahead: BytesMut,
+    ) -> Option<Box<Self>> {
         let response = Box::new(ResponseHeader::build(200, Some(0)).ok()?);
         let digest = Arc::new(ProxyDigest::new(response, Some(Box::new(Arc::clone(&conn)))));
         Some(Box::new(Self {
             inner: Some(inner),
             conn,
             digest,
-            ahead: BytesMut::new(),
+            stop,
+            ahead,
             rest: Rest::Bytes(0),
-            alarm: None,
             ended: false,
+            reads: Pace::new(0, LINGER_TIME),
+            writes: Pace::new(0, LINGER_TIME),
+            read_alarm: Alarm::default(),
+            write_alarm: Alarm::default(),
             patience: LINGER_TIME,
-            write_alarm: None,
-            stalled: false,
+            tunnel: None,
         }))
     }
 
-    /// Sets the body that the next reads belong to, and how long a write may wait for the client.
-    pub(super) fn expect(&mut self, body: BodyFraming, patience: Duration) {
-        self.patience = patience;
+    /// Sets the body that the next reads belong to, and how long the client may keep us waiting.
+    pub(super) fn expect(&mut self, body: BodyFraming, client: &ClientLimits) {
+        self.set_pace(client.min_rate.0, client.idle.0);
         self.rest = match body {
             BodyFraming::None => Rest::Bytes(0),
             BodyFraming::Length(length) => Rest::Bytes(length),
@@ -101,10 +102,15 @@ impl Lane {
         };
     }
 
+    fn set_pace(&mut self, rate: u64, pause: Duration) {
+        self.patience = pause;
+        self.reads = Pace::new(rate, pause);
+        self.writes = Pace::new(rate, pause);
+    }
+
     /// Waits for the first byte of a request until the deadline; `false` if none comes. An idle connection holds no buffer,
     /// only this byte on the stack, and shares the timer that bounds the waits for upstreams.
-    pub(super) async fn first_byte(&mut self, deadline: std::time::Instant) -> bool {
-        let deadline = Instant::from_std(deadline);
+    pub(super) async fn first_byte(&mut self, deadline: Instant) -> bool {
         std::future::poll_fn(|cx| {
             let mut first = [0_u8; 1];
             let mut read = ReadBuf::new(&mut first);
@@ -118,7 +124,7 @@ impl Lane {
                     self.ended = true;
                     Poll::Ready(false)
                 }
-                Poll::Pending if self.poll_alarm(cx, deadline) => Poll::Ready(false),
+                Poll::Pending if self.read_alarm.has_passed(cx, deadline) => Poll::Ready(false),
                 Poll::Pending => Poll::Pending,
             }
         })
@@ -146,11 +152,17 @@ impl Lane {
         }
     }
 
-    fn io(&mut self) -> &mut Stream {
+    /// The connection, with what was read ahead on it.
+    pub(super) fn into_inner(mut self: Box<Self>) -> (Stream, BytesMut) {
+        let ahead = std::mem::take(&mut self.ahead);
+        (self.inner.take().expect(PRESENT), ahead)
+    }
+
+    pub(super) fn io(&mut self) -> &mut Stream {
         self.inner.as_mut().expect(PRESENT)
     }
 
-    fn io_ref(&self) -> &Stream {
+    fn inner(&self) -> &Stream {
         self.inner.as_ref().expect(PRESENT)
     }
 
@@ -174,7 +186,7 @@ impl Lane {
                     Ok(progress.used)
                 }
                 Err(refusal) => {
-                    self.conn.mark_broken_framing();
+                    self.conn.mark(Cut::BrokenFraming);
                     Err(io::Error::new(ErrorKind::InvalidData, refusal.detail))
                 }
             },
@@ -196,16 +208,24 @@ impl Lane {
         Poll::Pending
     }
 
-    /// Gives out what was read ahead, else reads; then keeps back what belongs to the next request.
-    fn poll_body(&mut self, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        let start = buf.filled().len();
+    /// What was read ahead, else what can be read now.
+    pub(super) fn poll_raw(&mut self, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         if self.ahead.is_empty() {
+            let start = buf.filled().len();
             ready!(Pin::new(self.io()).poll_read(cx, buf))?;
             self.ended = buf.filled().len() == start;
         } else {
             let give = self.ahead.len().min(buf.remaining());
             buf.put_slice(&self.ahead.split_to(give));
         }
+        Poll::Ready(Ok(()))
+    }
+
+    /// Gives out bytes of the body, and keeps back what belongs to the next request.
+    fn poll_body(&mut self, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let start = buf.filled().len();
+        ready!(self.poll_raw(cx, buf))?;
+        self.reads.moved(buf.filled().len() - start);
         let ours = self.account(&buf.filled()[start..])?;
         let end = start + ours;
         if end < buf.filled().len() {
@@ -217,57 +237,52 @@ impl Lane {
         Poll::Ready(Ok(()))
     }
 
-    /// Whether the wait for a response header is over. One timer serves the whole connection: it is moved only when it
-    /// fires or would fire too late, so that a request usually costs no timer at all.
-    fn poll_overdue(&mut self, cx: &mut Context<'_>) -> bool {
-        let Some(deadline) = self.conn.deadline().map(Instant::from_std) else { return false };
-        let late = self.poll_alarm(cx, deadline);
-        if late {
-            self.conn.mark_overdue();
+    /// A read waits: whether it has for too long, for the client's body or for an upstream's answer.
+    fn is_cut(&mut self, cx: &mut Context<'_>) -> bool {
+        if let Some((rate, pause)) = self.conn.take_pace() {
+            self.set_pace(rate, pause);
         }
-        late
+        let answer = self.conn.deadline().map(|deadline| (deadline, Cut::Overdue));
+        let body = (!self.is_body_read()).then(|| (self.reads.waits_until(), Cut::Slow));
+        let Some((deadline, why)) = answer.into_iter().chain(body).min_by_key(|(deadline, _)| *deadline) else {
+            return false;
+        };
+        let cut = self.read_alarm.has_passed(cx, deadline);
+        if cut {
+            self.conn.mark(why);
+        }
+        cut
     }
 
-    /// Whether this deadline has passed; if not, the task is woken when it has.
-    fn poll_alarm(&mut self, cx: &mut Context<'_>, deadline: Instant) -> bool {
-        let alarm = self.alarm.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(deadline)));
-        if alarm.deadline() > deadline {
-            alarm.as_mut().reset(deadline);
-        }
-        while alarm.as_mut().poll(cx).is_ready() {
-            if Instant::now() >= deadline {
-                return true;
-            }
-            alarm.as_mut().reset(deadline);
-        }
-        false
-    }
-}
-
-impl Lane {
     /// Passes a write's outcome on, unless the client has kept it waiting for too long. Pingora bounds the writes of bodies
     /// only; this bounds headers, flushes and the end of a response too.
-    fn bounded<T>(&mut self, cx: &mut Context<'_>, polled: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
-        if polled.is_ready() {
-            self.stalled = false;
-            return polled;
+    pub(super) fn bounded<T>(
+        &mut self,
+        cx: &mut Context<'_>,
+        polled: Poll<io::Result<T>>,
+        bytes: impl Fn(&T) -> usize,
+    ) -> Poll<io::Result<T>> {
+        if let Poll::Ready(done) = polled {
+            self.writes.moved(done.as_ref().map_or(0, bytes));
+            return Poll::Ready(done);
         }
-        let patience = self.patience;
-        let alarm = self.write_alarm.get_or_insert_with(|| Box::pin(tokio::time::sleep(patience)));
-        if !self.stalled {
-            alarm.as_mut().reset(Instant::now() + patience);
-            self.stalled = true;
+        let until = self.writes.waits_until();
+        if self.write_alarm.has_passed(cx, until) {
+            Poll::Ready(Err(ErrorKind::TimedOut.into()))
+        } else {
+            Poll::Pending
         }
-        ready!(alarm.as_mut().poll(cx));
-        Poll::Ready(Err(ErrorKind::TimedOut.into()))
     }
 }
 
 impl AsyncRead for Lane {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
+        if this.is_tunnel() {
+            return this.poll_tunnel_read(cx, buf);
+        }
         let polled = if this.is_body_read() { this.poll_hang_up(cx) } else { this.poll_body(cx, buf) };
-        if polled.is_pending() && this.poll_overdue(cx) {
+        if polled.is_pending() && this.is_cut(cx) {
             return Poll::Ready(Err(ErrorKind::TimedOut.into()));
         }
         polled
@@ -276,46 +291,35 @@ impl AsyncRead for Lane {
 
 impl AsyncWrite for Lane {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        if self.is_tunnel() {
+            return self.poll_tunnel_write(cx, buf);
+        }
         let polled = Pin::new(self.io()).poll_write(cx, buf);
-        self.bounded(cx, polled)
+        self.bounded(cx, polled, |written| *written)
     }
     fn poll_write_vectored(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
+        if self.is_tunnel() {
+            let first = bufs.iter().find(|buf| !buf.is_empty()).map_or(&[][..], |buf| &buf[..]);
+            return self.poll_tunnel_write(cx, first);
+        }
         let polled = Pin::new(self.io()).poll_write_vectored(cx, bufs);
-        self.bounded(cx, polled)
+        self.bounded(cx, polled, |written| *written)
     }
     fn is_write_vectored(&self) -> bool {
-        self.io_ref().is_write_vectored()
+        self.inner().is_write_vectored()
     }
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let polled = Pin::new(self.io()).poll_flush(cx);
-        self.bounded(cx, polled)
+        self.bounded(cx, polled, |()| 0)
     }
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let polled = Pin::new(self.io()).poll_shutdown(cx);
-        self.bounded(cx, polled)
+        self.bounded(cx, polled, |()| 0)
     }
-}
-
-/// Ends a connection so that what was written arrives: closing with something unread would be a reset, which destroys
-/// what the client has not read yet. `owing`: the client has not sent all of its request.
-async fn hang_up(io: &mut Stream, patience: Duration, owing: bool) {
-    let _ = tokio::time::timeout(patience, Shutdown::shutdown(io.as_mut())).await;
-    let discard = async {
-        let mut buffer = [0_u8; 4096];
-        let mut left = LINGER_BYTES;
-        while let Ok(read @ 1..) = io.read(&mut buffer).await {
-            left = left.saturating_sub(read);
-            if left == 0 {
-                break;
-            }
-        }
-    };
-    // A client that owes nothing has only to hang up.
-    let _ = tokio::time::timeout(if owing { LINGER_TIME } else { HANG_UP_TIME }, discard).await;
 }
 
 #[async_trait]
@@ -339,47 +343,16 @@ impl Drop for Lane {
     }
 }
 
-impl UniqueID for Lane {
-    fn id(&self) -> UniqueIDType {
-        self.io_ref().id()
-    }
-}
-impl Ssl for Lane {
-    fn get_ssl(&self) -> Option<&TlsRef> {
-        self.io_ref().get_ssl()
-    }
-    fn get_ssl_digest(&self) -> Option<Arc<SslDigest>> {
-        self.io_ref().get_ssl_digest()
-    }
-    fn selected_alpn_proto(&self) -> Option<ALPN> {
-        self.io_ref().selected_alpn_proto()
-    }
-}
-impl GetTimingDigest for Lane {
-    fn get_timing_digest(&self) -> Vec<Option<TimingDigest>> {
-        self.io_ref().get_timing_digest()
-    }
-    fn get_read_pending_time(&self) -> Duration {
-        self.io_ref().get_read_pending_time()
-    }
-    fn get_write_pending_time(&self) -> Duration {
-        self.io_ref().get_write_pending_time()
-    }
-}
+passes_on!(Lane);
+
 impl GetProxyDigest for Lane {
     fn get_proxy_digest(&self) -> Option<Arc<ProxyDigest>> {
         Some(Arc::clone(&self.digest))
     }
 }
-impl GetSocketDigest for Lane {
-    fn get_socket_digest(&self) -> Option<Arc<SocketDigest>> {
-        self.io_ref().get_socket_digest()
-    }
-}
-impl Peek for Lane {}
 
 impl fmt::Debug for Lane {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Lane").field("peer", &self.conn.peer).finish_non_exhaustive()
+        f.debug_struct("Lane").field("peer", &self.conn.link.peer).finish_non_exhaustive()
     }
 }

@@ -1,30 +1,30 @@
-//! The loop over one connection's requests.
+//! HTTP/1: the loop over one connection's requests.
+
+mod frames;
+pub(super) mod hang_up;
+mod lane;
+mod tunnel;
+mod websocket;
 
 use std::{
-    net::SocketAddr,
     ops::Range,
     sync::Arc,
     time::{Duration, Instant},
 };
 
-use async_trait::async_trait;
 use bytes::BytesMut;
-use crossway_plugins::request_id;
 use pingora_core::{
-    apps::{HttpServerApp, ServerApp},
+    apps::HttpServerApp,
     protocols::{Stream, http::ServerSession},
     server::ShutdownWatch,
 };
-use pingora_proxy::HttpProxy;
 
-use super::{Conn, Ticket, lane::Lane};
+use self::lane::Lane;
+use super::{Conn, Front, Link, Seen, Ticket, http2};
 use crate::{
-    gateway::Gateway,
-    proxy::Proxy,
     request::{self, Head, HeaderLimits, Refusal, View},
     respond,
-    snapshot::{ListenerState, Snapshot},
-    telemetry::access_log::Entry,
+    snapshot::ListenerState,
 };
 
 /// Empty lines tolerated before a request line (RFC 9112, section 2.2).
@@ -33,24 +33,12 @@ const MAX_EMPTY_LINES: usize = 2;
 /// How long the rest of a request may take to arrive after its answer, before the connection is closed instead.
 const MAX_DRAIN: Duration = Duration::from_secs(2);
 
-/// Serves the connections of one listener.
-pub struct Front {
-    /// Address as configured: finds the listener in each configuration.
-    pub address: String,
-    /// The gateway.
-    pub gateway: Arc<Gateway>,
-    /// Pingora's proxy, shared by all listeners.
-    pub proxy: Arc<HttpProxy<Proxy>>,
-}
-
-/// The listener of a connection as a generation of the configuration has it: looked up once for each generation. Holds
-/// no snapshot, so that an idle connection keeps no old configuration alive.
-type Seen = Option<(u64, Arc<ListenerState>)>;
-
 /// What came on a connection.
 enum Arrival {
     /// A request whose header stands at the beginning of what was read.
     Request(Box<Request>),
+    /// The preface of HTTP/2 (RFC 9113, section 3.4).
+    Http2,
     /// Nothing more.
     End,
     /// Something to refuse.
@@ -62,39 +50,30 @@ struct Request {
     ticket: Ticket,
 }
 
-#[async_trait]
-impl ServerApp for Front {
-    async fn process_new(self: &Arc<Self>, io: Stream, shutdown: &ShutdownWatch) -> Option<Stream> {
-        let socket = io.get_socket_digest();
-        let address = |a: Option<&pingora_core::protocols::l4::socket::SocketAddr>| {
-            a.and_then(|a| a.as_inet().copied()).unwrap_or_else(|| SocketAddr::from(([0, 0, 0, 0], 0)))
-        };
-        let peer = address(socket.as_ref().and_then(|s| s.peer_addr()));
-        let local = address(socket.as_ref().and_then(|s| s.local_addr()));
-        let listener = Arc::clone(self.gateway.snapshot.load().listeners.get(&self.address)?);
-        listener.metrics.accepted.inc();
-        let _open = self.gateway.connections.enter(listener.metrics.open.clone());
-        let conn = Conn::new(peer, local);
-        if let Some(lane) = Lane::new(io, Arc::clone(&conn)) {
-            self.serve(lane, &conn, shutdown).await;
-        }
-        None
-    }
-}
-
 impl Front {
-    async fn serve(&self, mut lane: Box<Lane>, conn: &Arc<Conn>, shutdown: &ShutdownWatch) {
+    /// Serves a connection that speaks HTTP/1, or, where the listener takes it, turns out to speak HTTP/2 (prior knowledge:
+    /// RFC 9113, section 3.3).
+    pub(super) async fn serve_http1(self: &Arc<Self>, io: Stream, link: Arc<Link>, shutdown: &ShutdownWatch) {
+        let conn = Conn::new(link);
+        let Some(mut lane) = Lane::new(io, Arc::clone(&conn), shutdown.clone(), BytesMut::new()) else { return };
         let mut served = 0;
         let mut seen = None;
         let mut stop = shutdown.clone();
         loop {
             let request = match self.arrival(&mut lane, served, &mut seen, &mut stop).await {
                 Arrival::Request(request) => *request,
+                Arrival::Http2 => {
+                    let (io, ahead) = lane.into_inner();
+                    return self.serve_http2(io, ahead, Arc::clone(&conn.link), shutdown).await;
+                }
                 Arrival::End => return,
-                Arrival::Refused(refusal, listener) => return self.refuse(lane, conn, refusal, &listener).await,
+                Arrival::Refused(refusal, listener) => {
+                    let bytes = respond::refusal_bytes(&refusal, &self.note_refusal(&conn.link, &refusal, &listener));
+                    return lane.say_and_close(&bytes).await;
+                }
             };
             served += 1;
-            lane.expect(request.ticket.framing.body, request.ticket.listener.limits.client.idle.0);
+            lane.expect(request.ticket.framing.body, &request.ticket.listener.limits.client);
             let session = prepare(lane, request.header, &request.ticket);
             conn.hand(request.ticket);
             let Some(back) = self.run(session, shutdown).await else { return };
@@ -116,15 +95,18 @@ impl Front {
         let started = Instant::now();
         let Some((snapshot, listener)) = self.current(seen) else { return Arrival::End };
         let limits = listener.header_limits();
-        let read = read_header(lane, &limits);
+        let may_be_http2 = served == 0 && listener.http2 && lane.conn.link.scheme == "http";
+        let read = read_header(lane, &limits, may_be_http2);
         let length = match tokio::time::timeout(listener.limits.client.header_deadline.0, read).await {
-            Ok(Ok(Some(length))) => length,
-            Ok(Ok(None)) => return Arrival::End,
+            Ok(Ok(Read::Header(length))) => length,
+            Ok(Ok(Read::Preface)) => return Arrival::Http2,
+            Ok(Ok(Read::End)) => return Arrival::End,
             Ok(Err(refusal)) => return Arrival::Refused(refusal, listener),
             Err(_) => return Arrival::Refused(request::HEADER_TIMEOUT, listener),
         };
         let inspected = request::inspect(&lane.ahead[..length], &limits);
-        let viewed = inspected.and_then(|head| Ok((head.framing, target_range(&head), View::of(&head, "http")?)));
+        let viewed =
+            inspected.and_then(|head| Ok((head.framing, target_range(&head), View::of(&head, lane.conn.link.scheme)?)));
         match viewed {
             Ok((framing, target, view)) => {
                 let ending = *shutdown.borrow() || self.gateway.is_draining();
@@ -159,38 +141,14 @@ impl Front {
             _ = shutdown.wait_for(|stop| *stop) => false,
         }
     }
-
-    /// The configuration in force, and the listener as it has it; `None` if it has it no more.
-    fn current(&self, seen: &mut Seen) -> Option<(Arc<Snapshot>, Arc<ListenerState>)> {
-        let snapshot = self.gateway.snapshot.load_full();
-        if seen.as_ref().is_none_or(|(generation, _)| *generation != snapshot.generation) {
-            *seen = Some((snapshot.generation, snapshot.listeners.get(&self.address).cloned()?));
-        }
-        let listener = Arc::clone(&seen.as_ref()?.1);
-        Some((snapshot, listener))
-    }
-
-    async fn refuse(&self, lane: Box<Lane>, conn: &Conn, refusal: Refusal, listener: &ListenerState) {
-        let id = request_id::fresh();
-        self.gateway.metrics.refused(refusal.code);
-        self.gateway.access_log.write(&Entry {
-            request_id: id.as_str(),
-            client: conn.peer_ip(),
-            listener: &listener.name,
-            status: refusal.status.as_u16(),
-            code: Some(refusal.code),
-            ..Entry::unread()
-        });
-        lane.say_and_close(&respond::refusal_bytes(&refusal, &id)).await;
-    }
 }
 
 /// A session over the lane that finds the header already read.
 fn prepare(lane: Box<Lane>, header: BytesMut, ticket: &Ticket) -> ServerSession {
-    let idle = ticket.listener.limits.client.idle.0;
     let mut session = ServerSession::new_http1(lane);
     session.set_pipelined_prefix(header);
-    session.set_read_timeout(Some(idle));
+    // The lane bounds every read, by more than Pingora can.
+    session.set_read_timeout(None);
     session.set_keepalive_reuses_remaining(Some(u32::from(!ticket.last)));
     session.set_total_drain_timeout(Some(MAX_DRAIN));
     session
@@ -211,25 +169,41 @@ fn take_header(lane: &mut Lane, length: usize) -> BytesMut {
     header
 }
 
-/// Reads until a whole header is there and returns its length; `None` if the client leaves before.
-async fn read_header(lane: &mut Lane, limits: &HeaderLimits) -> Result<Option<usize>, Refusal> {
+/// What a client begins with.
+enum Read {
+    /// A whole header of this length.
+    Header(usize),
+    /// The preface of HTTP/2.
+    Preface,
+    /// The client left before.
+    End,
+}
+
+/// Reads until a whole header is there.
+async fn read_header(lane: &mut Lane, limits: &HeaderLimits, may_be_http2: bool) -> Result<Read, Refusal> {
     let mut searched = 0;
     let mut empty_lines = 0;
     loop {
+        if may_be_http2 && lane.ahead.starts_with(http2::PREFACE) {
+            return Ok(Read::Preface);
+        }
+        let begins_http2 = may_be_http2 && http2::PREFACE.starts_with(&lane.ahead);
         while lane.ahead.starts_with(b"\r\n") && empty_lines < MAX_EMPTY_LINES {
             let _ = lane.ahead.split_to(2);
             empty_lines += 1;
             searched = 0;
         }
-        if let Some(length) = request::header_end(&lane.ahead, searched) {
-            return Ok(Some(length));
+        if !begins_http2 {
+            if let Some(length) = request::header_end(&lane.ahead, searched) {
+                return Ok(Read::Header(length));
+            }
+            if lane.ahead.len() > limits.bytes {
+                return Err(request::HEADER_TOO_LARGE);
+            }
+            searched = lane.ahead.len();
         }
-        if lane.ahead.len() > limits.bytes {
-            return Err(request::HEADER_TOO_LARGE);
-        }
-        searched = lane.ahead.len();
         if !matches!(lane.read_ahead().await, Ok(true)) {
-            return Ok(None);
+            return Ok(Read::End);
         }
     }
 }

@@ -1,0 +1,126 @@
+//! From an accepted socket to a conversation: admission, PROXY protocol, TLS.
+
+use std::{net::SocketAddr, sync::Arc};
+
+use async_trait::async_trait;
+use crossway_plugin_api::RequestId;
+use crossway_plugins::request_id;
+use pingora_core::{
+    apps::ServerApp,
+    protocols::{GetSocketDigest as _, Shutdown as _, Stream, l4::stream::Stream as L4Stream},
+    server::ShutdownWatch,
+};
+use pingora_proxy::HttpProxy;
+
+use super::{Link, proxy_protocol};
+use crate::{
+    gateway::Gateway,
+    proxy::Proxy,
+    request::Refusal,
+    snapshot::{ListenerState, Snapshot},
+    telemetry::{access_log::Entry, metrics::Unwelcome},
+};
+
+/// Serves the connections of one listener.
+pub struct Front {
+    /// Address as configured: finds the listener in each configuration.
+    pub address: String,
+    /// The gateway.
+    pub gateway: Arc<Gateway>,
+    /// Pingora's proxy, shared by all listeners.
+    pub proxy: Arc<HttpProxy<Proxy>>,
+}
+
+/// The listener of a connection as a generation of the configuration has it: looked up once for each generation. Holds
+/// no snapshot, so that an idle connection keeps no old configuration alive.
+pub(super) type Seen = Option<(u64, Arc<ListenerState>)>;
+
+#[async_trait]
+impl ServerApp for Front {
+    async fn process_new(self: &Arc<Self>, io: Stream, shutdown: &ShutdownWatch) -> Option<Stream> {
+        let (listener, total) = {
+            let snapshot = self.gateway.snapshot.load();
+            let total = snapshot.loaded.config.limits.connections.total;
+            (Arc::clone(snapshot.listeners.get(&self.address)?), total)
+        };
+        listener.metrics.accepted.inc();
+        let io = io.into_any().downcast::<L4Stream>().ok()?;
+        if let Err(why) = self.welcome(io, &listener, total, shutdown).await {
+            listener.metrics.unwelcome(why);
+        }
+        None
+    }
+}
+
+impl Front {
+    /// Lets a connection in, or closes it and says why.
+    async fn welcome(
+        self: &Arc<Self>,
+        mut io: Box<L4Stream>,
+        listener: &ListenerState,
+        total: u32,
+        shutdown: &ShutdownWatch,
+    ) -> Result<(), Unwelcome> {
+        let limits = &listener.limits;
+        let open = self.gateway.connections.enter(listener.metrics.open.clone());
+        if self.gateway.connections.count() > self.gateway.admission.most(total) {
+            return Err(Unwelcome::Total);
+        }
+        if limits.connections.total > 0 && listener.metrics.open.get() > i64::from(limits.connections.total) {
+            return Err(Unwelcome::ListenerTotal);
+        }
+        let (mut peer, mut local) = addresses(&io);
+        if listener.proxy_protocol {
+            let read = proxy_protocol::read(&mut io, peer, &listener.trusted_proxies);
+            let told = tokio::time::timeout(limits.client.header_deadline.0, read).await;
+            let Ok(Some(told)) = told else {
+                io.shutdown().await;
+                return Err(Unwelcome::ProxyHeader);
+            };
+            (peer, local) = told.unwrap_or((peer, local));
+        }
+        let client = peer.ip().to_canonical();
+        let is_proxy = listener.trusted_proxies.iter().any(|network| network.contains(client));
+        let bound = if is_proxy { 0 } else { limits.connections.per_client };
+        let place = self.gateway.admission.enter(client, bound).ok_or(Unwelcome::PerClient)?;
+        let link = Link::new(peer, local, "http");
+        self.serve_http1(io, link, shutdown).await;
+        drop((place, open));
+        Ok(())
+    }
+
+    /// The configuration in force, and the listener as it has it; `None` if it has it no more.
+    pub(super) fn current(&self, seen: &mut Seen) -> Option<(Arc<Snapshot>, Arc<ListenerState>)> {
+        let snapshot = self.gateway.snapshot.load_full();
+        if seen.as_ref().is_none_or(|(generation, _)| *generation != snapshot.generation) {
+            *seen = Some((snapshot.generation, snapshot.listeners.get(&self.address).cloned()?));
+        }
+        let listener = Arc::clone(&seen.as_ref()?.1);
+        Some((snapshot, listener))
+    }
+
+    /// Counts and logs a request that is refused before it is one of Pingora's; gives it an id.
+    pub(super) fn note_refusal(&self, link: &Link, refusal: &Refusal, listener: &ListenerState) -> RequestId {
+        let id = request_id::fresh();
+        self.gateway.metrics.refused(refusal.code);
+        self.gateway.access_log.write(&Entry {
+            request_id: id.as_str(),
+            client: link.peer_ip(),
+            listener: &listener.name,
+            status: refusal.status.as_u16(),
+            code: Some(refusal.code),
+            ..Entry::unread()
+        });
+        id
+    }
+}
+
+/// The other end and ours.
+fn addresses(io: &L4Stream) -> (SocketAddr, SocketAddr) {
+    let socket = io.get_socket_digest();
+    let address = |a: Option<&pingora_core::protocols::l4::socket::SocketAddr>| {
+        a.and_then(|a| a.as_inet().copied()).unwrap_or_else(|| SocketAddr::from(([0, 0, 0, 0], 0)))
+    };
+    let socket = socket.as_ref();
+    (address(socket.and_then(|s| s.peer_addr())), address(socket.and_then(|s| s.local_addr())))
+}
