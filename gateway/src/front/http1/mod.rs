@@ -122,6 +122,11 @@ impl Front {
                 let ticket = Ticket { snapshot, listener, framing, view, started, last };
                 Arrival::Request(Box::new(Request { header, ticket }))
             }
+            // Neither HTTP/1 nor HTTP/2: there is no language to answer in (RFC 9113, section 3.4).
+            Err(refusal) if may_be_http2 && !names_http(&lane.ahead[..length]) => {
+                self.note_refusal(&lane.conn.link, &refusal, &listener);
+                Arrival::End
+            }
             Err(refusal) => Arrival::Refused(refusal, listener),
         }
     }
@@ -152,6 +157,12 @@ fn prepare(lane: Box<Lane>, header: BytesMut, ticket: &Ticket) -> ServerSession 
     session.set_keepalive_reuses_remaining(Some(u32::from(!ticket.last)));
     session.set_total_drain_timeout(Some(MAX_DRAIN));
     session
+}
+
+/// Whether the first line claims to be HTTP/1.
+fn names_http(header: &[u8]) -> bool {
+    let line = header.split(|&byte| byte == b'\n').next().unwrap_or_default();
+    memchr::memmem::find(line, b" HTTP/1.").is_some()
 }
 
 /// Where the request target stands in the raw header.
