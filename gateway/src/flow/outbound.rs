@@ -3,7 +3,7 @@
 use std::{borrow::Cow, sync::Arc};
 
 use crossway_plugin_api::Fault;
-use http::{HeaderValue, Version, header};
+use http::{HeaderMap, HeaderValue, Version, header, request::Parts};
 use pingora_http::RequestHeader;
 
 use super::Admitted;
@@ -22,11 +22,12 @@ pub(super) fn prepare(
     let Target::Upstream { path, host, .. } = &route.target else {
         return Err(Fault::Internal("an upstream that the route does not have".into()));
     };
+    let mut parts = plain(req);
     if let Some(template) = path {
-        rewrite_path(req, &template.render(&admitted.ctx))?;
+        rewrite_path(&mut parts, &template.render(&admitted.ctx))?;
     }
-    let broken = |_| Fault::Internal("a header that cannot be written".into());
-    request::strip_client_claims(req);
+    let fields = &mut parts.headers;
+    request::strip_client_claims(fields);
     let asked = Host { name: Cow::Borrowed(&admitted.ctx.host), port: admitted.port };
     let hop = Hop {
         client: admitted.ctx.client,
@@ -35,33 +36,44 @@ pub(super) fn prepare(
         host: &asked,
         version: admitted.version,
     };
-    request::say_forwarded(req, &hop, &admitted.conn.link.told(&hop)).map_err(|_| Fault::Loop)?;
-    req.set_version(Version::HTTP_11);
+    request::say_forwarded(fields, &hop, &admitted.conn.link.told(&hop)).map_err(|_| Fault::Loop)?;
+    parts.version = Version::HTTP_11;
     let host: Cow<'_, HeaderValue> = match host {
         HostRewrite::Fixed(value) => Cow::Borrowed(value),
         HostRewrite::Preserve if !asked.name.is_empty() => Cow::Owned(value(&authority(&asked))?),
         HostRewrite::Preserve | HostRewrite::Endpoint => Cow::Borrowed(endpoint_name),
     };
-    req.insert_header(header::HOST, host.into_owned()).map_err(broken)?;
+    fields.insert(header::HOST, host.into_owned());
     // The gateway asks for the body itself; an upstream's opinion on it comes with its answer.
-    req.remove_header(&header::EXPECT);
+    fields.remove(header::EXPECT);
     if admitted.chain.response_body.is_some() {
-        req.insert_header(header::ACCEPT_ENCODING, HeaderValue::from_static("identity")).map_err(broken)?;
+        fields.insert(header::ACCEPT_ENCODING, HeaderValue::from_static("identity"));
     }
-    frame(admitted, req).map_err(broken)?;
+    frame(admitted, fields);
+    *req = RequestHeader::from(parts);
     let chain = Arc::clone(&admitted.chain);
     chain.on_upstream_request(req, &mut admitted.ctx, &mut admitted.entered)
 }
 
 /// The framing of the body: as it came, or as the plugins left it.
-fn frame(admitted: &Admitted, req: &mut RequestHeader) -> pingora_core::Result<()> {
-    let Some(body) = &admitted.body else { return Ok(()) };
-    req.remove_header(&header::TRANSFER_ENCODING);
-    req.remove_header(&header::CONTENT_LENGTH);
+fn frame(admitted: &Admitted, fields: &mut HeaderMap) {
+    let Some(body) = &admitted.body else { return };
+    fields.remove(header::TRANSFER_ENCODING);
+    fields.remove(header::CONTENT_LENGTH);
     if !body.is_empty() || admitted.framing.body != BodyFraming::None {
-        req.insert_header(header::CONTENT_LENGTH, body.len())?;
+        fields.insert(header::CONTENT_LENGTH, body.len().into());
     }
-    Ok(())
+}
+
+/// The header as plain parts, with room for what is added here. Pingora keeps a second map with the case of the names,
+/// which costs more than all else that is done to a request; names go out in lower case instead (RFC 9110, section 5.1:
+/// their case means nothing).
+fn plain(req: &mut RequestHeader) -> Parts {
+    const ADDED: usize = 12;
+    let empty = RequestHeader::from(http::Request::new(()).into_parts().0);
+    let mut parts: Parts = std::mem::replace(req, empty).into();
+    parts.headers.reserve(ADDED);
+    parts
 }
 
 fn authority(host: &Host<'_>) -> String {
@@ -76,16 +88,15 @@ fn value(text: &str) -> Result<HeaderValue, Fault> {
 }
 
 /// A rewritten path is checked again: parameters may have brought dot segments together.
-fn rewrite_path(req: &mut RequestHeader, path: &str) -> Result<(), Fault> {
+fn rewrite_path(parts: &mut Parts, path: &str) -> Result<(), Fault> {
     let path = match request::canonical_target(path) {
         Ok(target) if target.query.is_none() => target.path.into_owned(),
         _ => return Err(Fault::Internal("a rewritten path that is not canonical".into())),
     };
-    let target = match req.uri.query() {
+    let target = match parts.uri.query() {
         Some(query) => format!("{path}?{query}"),
         None => path,
     };
-    let uri = target.parse().map_err(|_| Fault::Internal("a rewritten path that is no URI".into()))?;
-    req.set_uri(uri);
+    parts.uri = target.parse().map_err(|_| Fault::Internal("a rewritten path that is no URI".into()))?;
     Ok(())
 }

@@ -3,10 +3,15 @@
 use std::{fmt::Write as _, net::IpAddr};
 
 use bytes::BytesMut;
-use http::{HeaderName, HeaderValue, StatusCode, Version, header};
-use pingora_http::{RequestHeader, ResponseHeader};
+use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, Version, header};
+use pingora_http::ResponseHeader;
 
 use super::{Host, Refusal, authority::default_port, octets::trim};
+
+const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
+const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
+const X_FORWARDED_PORT: HeaderName = HeaderName::from_static("x-forwarded-port");
+const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 
 /// Our name in `Via` (RFC 9110, section 7.6.3).
 const PSEUDONYM: &str = "crossway";
@@ -40,10 +45,10 @@ pub struct Hop<'a> {
 
 /// Takes out of a request what only the gateway may say: who the caller is, where the request came from, and which
 /// method or path it is really for. Names count with `_` in place of `-` too. Allocates nothing if there is nothing.
-pub fn strip_client_claims(req: &mut RequestHeader) {
-    let claims: Vec<HeaderName> = req.headers.keys().filter(|name| is_claim(name.as_str())).cloned().collect();
+pub fn strip_client_claims(fields: &mut HeaderMap) {
+    let claims: Vec<HeaderName> = fields.keys().filter(|name| is_claim(name.as_str())).cloned().collect();
     for name in &claims {
-        req.remove_header(name);
+        fields.remove(name);
     }
 }
 
@@ -143,22 +148,21 @@ impl Told {
 /// (RFC 9110, section 7.6.3), once for each attempt on that attempt's own header. [`strip_client_claims`] comes first.
 ///
 /// Errors: 508 if the request goes in circles.
-pub fn say_forwarded(req: &mut RequestHeader, hop: &Hop<'_>, told: &Told) -> Result<(), Refusal> {
-    check_loop(req)?;
-    let fields = [
-        ("X-Forwarded-For", &told.forwarded_for),
-        ("X-Forwarded-Host", &told.forwarded_host),
-        ("X-Forwarded-Port", &told.forwarded_port),
-        ("Forwarded", &told.forwarded),
+pub fn say_forwarded(fields: &mut HeaderMap, hop: &Hop<'_>, told: &Told) -> Result<(), Refusal> {
+    check_loop(fields)?;
+    let values = [
+        (X_FORWARDED_FOR, &told.forwarded_for),
+        (X_FORWARDED_HOST, &told.forwarded_host),
+        (X_FORWARDED_PORT, &told.forwarded_port),
+        (header::FORWARDED, &told.forwarded),
     ];
-    for (name, value) in fields {
+    for (name, value) in values {
         if let Some(value) = value {
-            put(req, name, value.clone());
+            fields.insert(name, value.clone());
         }
     }
-    put(req, "X-Forwarded-Proto", HeaderValue::from_static(hop.scheme));
-    // The only failure is more fields than a map can count, far beyond what a request may have.
-    let _ = req.append_header("Via", HeaderValue::from_static(via(hop.version)));
+    fields.insert(X_FORWARDED_PROTO, HeaderValue::from_static(hop.scheme));
+    fields.append(header::VIA, HeaderValue::from_static(via(hop.version)));
     Ok(())
 }
 
@@ -205,11 +209,6 @@ fn value(text: &mut BytesMut) -> Option<HeaderValue> {
     HeaderValue::from_maybe_shared(text.split().freeze()).ok()
 }
 
-fn put(req: &mut RequestHeader, name: &'static str, value: HeaderValue) {
-    // The names are valid, and the map has room: see `say_forwarded`.
-    let _ = req.insert_header(name, value);
-}
-
 const fn via(version: Version) -> &'static str {
     match version {
         Version::HTTP_10 => "1.0 crossway",
@@ -218,10 +217,10 @@ const fn via(version: Version) -> &'static str {
     }
 }
 
-fn check_loop(req: &RequestHeader) -> Result<(), Refusal> {
+fn check_loop(fields: &HeaderMap) -> Result<(), Refusal> {
     let mut proxies = 0;
     let mut passes = 0;
-    for entry in req.headers.get_all(header::VIA).iter().flat_map(|field| field.as_bytes().split(|&b| b == b',')) {
+    for entry in fields.get_all(header::VIA).iter().flat_map(|field| field.as_bytes().split(|&b| b == b',')) {
         let mut words = trim(entry).split(|&b| b == b' ' || b == b'\t').filter(|word| !word.is_empty());
         let received_by = words.nth(1);
         proxies += 1;

@@ -63,6 +63,10 @@ pub const HEADER_TOO_LARGE: Refusal = Refusal::new(
     "The request header is larger than allowed.",
 );
 
+/// The connection was made for another host (RFC 9110, section 15.5.20).
+pub const MISDIRECTED: Refusal =
+    Refusal::new(StatusCode::MISDIRECTED_REQUEST, "misdirected_request", "This connection was made for another host.");
+
 /// The method is no token.
 const BAD_METHOD: Refusal = Refusal::bad("bad_request_line", "The method is not valid.");
 /// An encoded slash where the route does not allow one.
