@@ -5,6 +5,7 @@ import os
 import pathlib
 import resource
 import socket
+import ssl
 import subprocess
 import tempfile
 import time
@@ -79,7 +80,11 @@ def process(arguments, core, output):
 
 def get(url, headers):
     request = urllib.request.Request(url, headers=dict(h.split(": ", 1) for h in headers))
-    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    # Only the load generator needs to know whom it speaks to.
+    trusting = ssl.create_default_context()
+    trusting.check_hostname, trusting.verify_mode = False, ssl.CERT_NONE
+    https = urllib.request.HTTPSHandler(context=trusting)
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}), https)
     with opener.open(request, timeout=2) as response:
         return response.headers, response.read()
 
@@ -106,11 +111,13 @@ def started_proxy(name, scenario, env):
     proxy = scenario["proxies"][name]
     directory = pathlib.Path(tempfile.mkdtemp(prefix=f"{name}-", dir=env["dir"]))
     port, admin = free_ports(2)
-    run = Run(dir=directory, bin=env["bin"], origin=env["origin"], port=port, admin=admin)
+    run = Run(dir=directory, bin=env["bin"], origin=env["origin"], port=port, admin=admin, tls=scenario["tls"])
+    if run.tls and not run.certificate.exists():
+        subprocess.run([env["bin"]["crossway-peers"], "certificate", "--folder", run.certificate.parent], check=True)
     output = directory / "output"
     with process(proxy.start(run), PROXY_CORE, output) as child:
         urls = [f"http://127.0.0.1:{admin}{proxy.ready_path}"] if proxy.ready_path else []
-        urls.append(f"http://{run.listen}{PROBE_PATH}")
+        urls.append(f"{'https' if run.tls else 'http'}://{run.listen}{PROBE_PATH}")
         headers = wait_ready(child, name, urls, output, scenario["request_headers"])
         for field in proxy.response_headers:
             if field not in headers:
@@ -130,4 +137,8 @@ def started_origin(binaries, directory):
 
 def load_command(env, kind, run, scenario, *more):
     command = ["taskset", "-c", str(LOAD_CORE), env["bin"]["crossway-peers"], kind, "--target", run.listen, *more]
+    if run.tls:
+        command += ["--authority", str(run.certificate)]
+    if kind == "load":
+        command += scenario["load"]
     return command + [part for header in scenario["request_headers"] for part in ("--header", header)]

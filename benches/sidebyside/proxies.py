@@ -28,23 +28,35 @@ class Run:
     origin: str
     port: int
     admin: int
+    tls: bool = False
 
     @property
     def listen(self):
         return f"127.0.0.1:{self.port}"
+
+    @property
+    def certificate(self):
+        return self.dir.parent / "certificate.pem"
+
+    @property
+    def key(self):
+        return self.dir.parent / "key.pem"
 
 
 def start_bare(run):
     return [
         run.bin["crossway-peers"], "bare", "--listen", run.listen, "--origin", run.origin, "--threads", "1",
         "--pool", str(POOL), "--read-buffer", str(READ_BUFFER), "--write-buffer", str(WRITE_BUFFER),
+        *(["--certificate", str(run.certificate), "--key", str(run.key)] if run.tls else []),
     ]
 
 
 def start_crossway(run):
     config = run.dir / "crossway.yaml"
+    pair = f'{{ cert: "{run.certificate}", key: "${{file:{run.key}}}" }}'
+    tls = f", http2: false, tls: {{ certificates: [{pair}] }}" if run.tls else ""
     config.write_text(f"""\
-listeners: [{{ name: public, address: "{run.listen}" }}]
+listeners: [{{ name: public, address: "{run.listen}"{tls} }}]
 admin: {{ address: "127.0.0.1:{run.admin}", token: only-for-this-benchmark }}
 limits: {{ client: {{ requests_per_connection: 100000000 }} }}
 runtime: {{ threads: 1, drain: {{ readiness_delay: 0s, deadline: 5s }} }}
@@ -65,6 +77,10 @@ routes:
 
 def start_nginx(run):
     config = run.dir / "nginx.conf"
+    listen = f"listen {run.listen} backlog=4096;"
+    if run.tls:
+        listen = f"""listen {run.listen} ssl backlog=4096; ssl_protocols TLSv1.2 TLSv1.3;
+    ssl_certificate {run.certificate}; ssl_certificate_key {run.key};"""
     config.write_text(f"""\
 {"user root;" if os.geteuid() == 0 else ""}
 worker_processes 1; daemon off; pid {run.dir}/nginx.pid; error_log {run.dir}/nginx.err;
@@ -75,7 +91,7 @@ http {{
   uwsgi_temp_path {run.dir}/uwsgi; scgi_temp_path {run.dir}/scgi;
   upstream origin {{ server {run.origin}; keepalive {POOL}; keepalive_requests 100000000; }}
   server {{
-    listen {run.listen} backlog=4096;
+    {listen}
     location / {{ proxy_pass http://origin; proxy_http_version 1.1; proxy_set_header Connection ""; }}
   }}
 }}
@@ -83,20 +99,25 @@ http {{
     return [run.bin["nginx"], "-e", f"{run.dir}/nginx.err", "-c", str(config)]
 
 
-# A scenario is a name, the header fields that its requests carry, and the proxies that take part in it.
+CROSSWAY = Proxy(
+    does="route, request id, response header, access log, metrics",
+    start=start_crossway,
+    ready_path="/readyz",
+    response_headers=("X-Gateway", "X-Request-Id"),
+    access_log=True,
+)
+PROXIES = {
+    "crossway": CROSSWAY,
+    "bare": Proxy(does="Pingora 0.9.1, proxying only", start=start_bare),
+    "nginx": Proxy(does="proxying only, access log off", start=start_nginx),
+}
+
+# A scenario is a name, the header fields that its requests carry, the arguments that the load gets, and the proxies that
+# take part in it.
 SCENARIOS = {
-    "proxy": {
-        "request_headers": [],
-        "proxies": {
-            "crossway": Proxy(
-                does="route, request id, response header, access log, metrics",
-                start=start_crossway,
-                ready_path="/readyz",
-                response_headers=("X-Gateway", "X-Request-Id"),
-                access_log=True,
-            ),
-            "bare": Proxy(does="Pingora 0.9.1, proxying only", start=start_bare),
-            "nginx": Proxy(does="proxying only, access log off", start=start_nginx),
-        },
-    },
+    "proxy": {"request_headers": [], "load": [], "tls": False, "proxies": PROXIES},
+    # HTTP/1.1 over TLS 1.3, ECDSA P-256, on connections that are kept.
+    "tls": {"request_headers": [], "load": [], "tls": True, "proxies": PROXIES},
+    # The same with a full handshake for each request.
+    "handshakes": {"request_headers": [], "load": ["--reconnect"], "tls": True, "proxies": PROXIES},
 }

@@ -6,7 +6,7 @@ use async_trait::async_trait;
 use pingora_core::{
     Result,
     apps::ServerApp,
-    listeners::{L4BufferSettings, ListenerConfig},
+    listeners::{L4BufferSettings, ListenerConfig, tls::TlsSettings},
     protocols::Stream,
     server::{ShutdownWatch, configuration::ServerConf},
     services::{Service as _, listening::Service},
@@ -37,6 +37,12 @@ pub(crate) struct Settings {
     /// Bytes of a client connection's write buffer.
     #[arg(long, default_value_t = 1460)]
     write_buffer: usize,
+    /// Speak TLS with this certificate (PEM).
+    #[arg(long, requires = "key")]
+    certificate: Option<String>,
+    /// The key of the certificate (PEM).
+    #[arg(long)]
+    key: Option<String>,
 }
 
 /// Runs the proxy until the process is ended.
@@ -49,12 +55,16 @@ pub(crate) fn run(settings: &Settings) -> anyhow::Result<()> {
         proxy.handle_init_modules();
         let mut service = Service::new("listener".into(), App(Arc::new(proxy)));
         let buffers = L4BufferSettings::new(settings.read_buffer, settings.write_buffer);
-        service.endpoints().add_listener(ListenerConfig::tcp(settings.listen.to_string()).l4_buffer(buffers));
+        let mut listener = ListenerConfig::tcp(settings.listen.to_string()).l4_buffer(buffers);
+        if let (Some(certificate), Some(key)) = (&settings.certificate, &settings.key) {
+            listener = listener.tls(TlsSettings::intermediate(certificate, key)?);
+        }
+        service.endpoints().add_listener(listener);
         let (_stop, stopped) = watch::channel(false);
         // On a worker, like every other task: `block_on` would poll it on the main thread.
-        tokio::spawn(async move { service.start_service(None, stopped, 1).await }).await
-    })?;
-    Ok(())
+        tokio::spawn(async move { service.start_service(None, stopped, 1).await }).await?;
+        Ok(())
+    })
 }
 
 #[expect(clippy::disallowed_methods, reason = "an address needs no resolving, so this can neither block nor panic")]

@@ -2,6 +2,7 @@
 
 mod answer;
 mod bare;
+mod certificate;
 mod load;
 mod origin;
 
@@ -22,6 +23,8 @@ struct Arguments {
 enum Program {
     /// Pingora proxying to one origin and doing nothing else.
     Bare(bare::Settings),
+    /// Writes a self-signed certificate and its key.
+    Certificate(certificate::Settings),
     /// A server with one small answer.
     Origin(origin::Settings),
     /// Keep-alive connections that each send the next request when they have the answer to the last.
@@ -31,7 +34,10 @@ enum Program {
 }
 
 fn main() -> anyhow::Result<()> {
+    // It fails only if one is installed already, which is then the same.
+    let _ = rustls::crypto::ring::default_provider().install_default();
     match Arguments::parse().program {
+        Program::Certificate(settings) => certificate::run(&settings),
         Program::Bare(settings) => bare::run(&settings),
         Program::Origin(settings) => origin::run(&settings),
         Program::Load(settings) => load::run(settings),

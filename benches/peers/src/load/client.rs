@@ -6,11 +6,8 @@ use std::{
 };
 
 use anyhow::{Context as _, bail, ensure};
-use tokio::{
-    io::{AsyncReadExt as _, AsyncWriteExt as _},
-    net::TcpStream,
-};
 
+use super::wire::{Dialer, Wire};
 use crate::{
     answer::{self, DIGITS},
     origin::header_end,
@@ -52,17 +49,15 @@ impl Request {
 
 /// A connection.
 pub(crate) struct Client {
-    stream: TcpStream,
+    stream: Wire,
     request: Request,
     input: Vec<u8>,
 }
 
 impl Client {
     /// Opens a connection.
-    pub(crate) async fn connect(target: SocketAddr, request: Request) -> anyhow::Result<Self> {
-        let stream = TcpStream::connect(target).await.context("cannot connect")?;
-        stream.set_nodelay(true)?;
-        Ok(Self { stream, request, input: Vec::with_capacity(2048) })
+    pub(crate) async fn connect(dialer: &Dialer, request: Request) -> anyhow::Result<Self> {
+        Ok(Self { stream: dialer.connect().await?, request, input: Vec::with_capacity(2048) })
     }
 
     /// Makes a request and verifies the answer: 200, and the body for this very number. `false` if the server said that
@@ -88,7 +83,7 @@ impl Client {
 
     /// Whether the connection is open and silent. Asks the socket itself: the runtime may not have seen its end yet.
     pub(crate) fn was_idle(self) -> bool {
-        let Ok(mut socket) = self.stream.into_std() else { return false };
+        let Ok(mut socket) = self.stream.into_socket().into_std() else { return false };
         socket.read(&mut [0]).is_err_and(|error| error.kind() == ErrorKind::WouldBlock)
     }
 

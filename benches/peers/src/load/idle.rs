@@ -1,6 +1,6 @@
 //! Connections that make one request each and then stay idle, to see what an idle connection costs.
 
-use std::{io::Read as _, net::SocketAddr, time::Duration};
+use std::{io::Read as _, net::SocketAddr, path::PathBuf, time::Duration};
 
 use anyhow::Context as _;
 use serde_json::json;
@@ -8,6 +8,7 @@ use serde_json::json;
 use super::{
     client::{Client, Request},
     print_line,
+    wire::Dialer,
 };
 
 /// How long opening all of them may take.
@@ -22,6 +23,9 @@ pub(crate) struct Settings {
     /// Connections to open.
     #[arg(long, default_value_t = 1000, value_parser = clap::value_parser!(u64).range(..=60_000))]
     connections: u64,
+    /// Speak TLS, and trust this certificate (PEM).
+    #[arg(long)]
+    authority: Option<PathBuf>,
     /// A further request header field, written `Name: value`. Can be given more than once.
     #[arg(long = "header")]
     headers: Vec<String>,
@@ -43,9 +47,10 @@ pub(crate) fn run(settings: &Settings) -> anyhow::Result<()> {
 /// One after the other, so that the proxy needs one connection to the origin and the rest is the clients' cost.
 async fn open(settings: &Settings) -> anyhow::Result<Vec<Client>> {
     let request = Request::new(settings.target, &settings.headers)?;
+    let dialer = Dialer::new(settings.target, settings.authority.as_deref())?;
     let mut clients = Vec::new();
     for number in 0..settings.connections {
-        let mut client = Client::connect(settings.target, request.clone()).await?;
+        let mut client = Client::connect(&dialer, request.clone()).await?;
         client.exchange(number).await.with_context(|| format!("connection {number}"))?;
         clients.push(client);
     }

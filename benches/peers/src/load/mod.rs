@@ -4,10 +4,12 @@
 mod client;
 mod histogram;
 pub(crate) mod idle;
+mod wire;
 
 use std::{
     io::Write as _,
     net::SocketAddr,
+    path::PathBuf,
     time::{Duration, Instant},
 };
 
@@ -16,6 +18,9 @@ use tokio::task::JoinSet;
 
 use client::{Client, Request};
 use histogram::Histogram;
+use wire::Dialer;
+
+pub(crate) use wire::SERVER_NAME;
 
 /// How long answers may take after the last request was sent.
 const GRACE: Duration = Duration::from_secs(5);
@@ -34,6 +39,12 @@ pub(crate) struct Settings {
     /// Seconds to send requests for.
     #[arg(long, default_value_t = 4.0)]
     seconds: f64,
+    /// Speak TLS, and trust this certificate (PEM).
+    #[arg(long)]
+    authority: Option<PathBuf>,
+    /// A new connection for each request.
+    #[arg(long)]
+    reconnect: bool,
     /// A further request header field, written `Name: value`. Can be given more than once.
     #[arg(long = "header")]
     headers: Vec<String>,
@@ -92,11 +103,13 @@ impl Tally {
 
 async fn all(settings: Settings) -> anyhow::Result<Tally> {
     let request = Request::new(settings.target, &settings.headers)?;
+    let dialer = Dialer::new(settings.target, settings.authority.as_deref())?;
     let end = Instant::now() + Duration::try_from_secs_f64(settings.seconds)?;
     let mut loops = JoinSet::new();
     for index in 0..settings.connections {
         let numbers = (index..).step_by(usize::try_from(settings.connections)?);
-        loops.spawn(bounded(settings.target, request.clone(), numbers, end));
+        let plan = Plan { dialer: dialer.clone(), request: request.clone(), reconnect: settings.reconnect, end };
+        loops.spawn(bounded(plan, numbers));
     }
     let mut total = Tally::new();
     while let Some(tally) = loops.join_next().await {
@@ -105,44 +118,43 @@ async fn all(settings: Settings) -> anyhow::Result<Tally> {
     Ok(total)
 }
 
-/// One connection's loop, ended by force if an answer never comes.
-async fn bounded(
-    target: SocketAddr,
+/// What one loop does.
+struct Plan {
+    dialer: Dialer,
     request: Request,
-    numbers: impl Iterator<Item = u64> + Send,
+    reconnect: bool,
     end: Instant,
-) -> Tally {
+}
+
+/// One connection's loop, ended by force if an answer never comes.
+async fn bounded(plan: Plan, numbers: impl Iterator<Item = u64> + Send) -> Tally {
     let mut tally = Tally::new();
-    let work = requests(target, request, numbers, end, &mut tally);
-    if tokio::time::timeout_at((end + GRACE).into(), work).await.is_err() {
+    let work = requests(&plan, numbers, &mut tally);
+    if tokio::time::timeout_at((plan.end + GRACE).into(), work).await.is_err() {
         tally.error("an answer did not come in time");
     }
     tally
 }
 
-async fn requests(
-    target: SocketAddr,
-    request: Request,
-    numbers: impl Iterator<Item = u64>,
-    end: Instant,
-    tally: &mut Tally,
-) {
+async fn requests(plan: &Plan, numbers: impl Iterator<Item = u64>, tally: &mut Tally) {
     let mut open: Option<Client> = None;
     let mut started = Instant::now();
     for number in numbers {
-        if started >= end || tally.errors >= MAX_ERRORS {
+        if started >= plan.end || tally.errors >= MAX_ERRORS {
             return;
         }
         let result = match &mut open {
             Some(client) => client.exchange(number).await,
-            None => first(target, request.clone(), &mut open, number).await,
+            None => first(plan, &mut open, number).await,
         };
         let now = Instant::now();
         match result {
             Ok(lasts) => {
                 tally.requests += 1;
                 tally.latency.record(u64::try_from((now - started).as_micros()).unwrap_or(u64::MAX));
-                if !lasts {
+                if plan.reconnect {
+                    open = None;
+                } else if !lasts {
                     tally.reconnects += 1;
                     open = None;
                 }
@@ -157,6 +169,6 @@ async fn requests(
 }
 
 /// Opens the connection and makes its first request.
-async fn first(target: SocketAddr, request: Request, open: &mut Option<Client>, number: u64) -> anyhow::Result<bool> {
-    open.insert(Client::connect(target, request).await?).exchange(number).await
+async fn first(plan: &Plan, open: &mut Option<Client>, number: u64) -> anyhow::Result<bool> {
+    open.insert(Client::connect(&plan.dialer, plan.request.clone()).await?).exchange(number).await
 }
