@@ -10,6 +10,7 @@ use prometheus::IntGauge;
 use tokio::sync::Notify;
 
 use crate::{
+    front::tls::Tables,
     snapshot::Snapshot,
     telemetry::{access_log::AccessLog, metrics::Metrics},
     upstream::{Registry, exchange::Exchange},
@@ -21,6 +22,8 @@ pub struct Gateway {
     pub snapshot: ArcSwap<Snapshot>,
     /// Endpoints and their state.
     pub registry: Arc<Registry>,
+    /// TLS of listeners, with its session keys.
+    pub tables: Arc<Tables>,
     /// Buffered requests to upstreams.
     pub exchange: Arc<Exchange>,
     /// Counters and histograms.

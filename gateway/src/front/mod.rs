@@ -5,6 +5,7 @@ mod conn;
 mod lane;
 pub mod listeners;
 mod serve;
+pub mod tls;
 
 pub use conn::{Conn, Ticket};
 pub use serve::Front;

@@ -9,7 +9,7 @@ use std::{
 use http::StatusCode;
 use prometheus::{
     Encoder, Gauge, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts,
-    Registry, TextEncoder,
+    Registry, TextEncoder, core::Collector as _,
 };
 
 /// Route label of requests that no route has taken.
@@ -28,6 +28,8 @@ pub struct Metrics {
     attempts: IntCounterVec,
     connections: IntGaugeVec,
     accepted: IntCounterVec,
+    handshakes: IntCounterVec,
+    certificates: IntGaugeVec,
     refused: IntCounterVec,
     faults: IntCounterVec,
     plugin_faults: IntCounterVec,
@@ -71,6 +73,32 @@ pub struct ListenerMetrics {
     pub open: IntGauge,
     /// Connections accepted.
     pub accepted: IntCounter,
+    /// How TLS handshakes ended.
+    pub handshakes: HandshakeMetrics,
+}
+
+/// How the TLS handshakes of one listener ended.
+#[derive(Clone)]
+pub struct HandshakeMetrics {
+    /// With new keys.
+    pub full: IntCounter,
+    /// By resuming a session.
+    pub resumed: IntCounter,
+    /// In an error, of either side.
+    pub failed: IntCounter,
+    /// Not in time.
+    pub timeout: IntCounter,
+}
+
+/// When a certificate of a listener ends to be valid.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Expiry<'a> {
+    /// Name of the listener.
+    pub listener: &'a str,
+    /// First DNS name of the certificate.
+    pub certificate: String,
+    /// Its last second, since 1970-01-01T00:00:00Z.
+    pub not_after: i64,
 }
 
 fn class_of(status: Option<StatusCode>) -> usize {
@@ -128,6 +156,16 @@ impl Metrics {
             ),
             connections: gauges("crossway_connections", "Open client connections.", &["listener"]),
             accepted: counters("crossway_connections_total", "Client connections accepted.", &["listener"]),
+            handshakes: counters(
+                "crossway_tls_handshakes_total",
+                "TLS handshakes of clients that ended.",
+                &["listener", "result"],
+            ),
+            certificates: gauges(
+                "crossway_tls_certificate_expiry_timestamp_seconds",
+                "When a certificate of a listener ends to be valid.",
+                &["listener", "certificate"],
+            ),
             refused: counters(
                 "crossway_refused_total",
                 "Requests refused before a route was chosen, malformed ones among them.",
@@ -192,9 +230,32 @@ impl Metrics {
 
     /// The handles of one listener.
     pub fn listener(&self, name: &str) -> ListenerMetrics {
+        let handshakes = |result| self.handshakes.with_label_values(&[name, result]);
         ListenerMetrics {
             open: self.connections.with_label_values(&[name]),
             accepted: self.accepted.with_label_values(&[name]),
+            handshakes: HandshakeMetrics {
+                full: handshakes("full"),
+                resumed: handshakes("resumed"),
+                failed: handshakes("failed"),
+                timeout: handshakes("timeout"),
+            },
+        }
+    }
+
+    /// Shows the certificates of the configuration in force, and no others.
+    pub fn certificates(&self, in_force: &[Expiry<'_>]) {
+        for expiry in in_force {
+            self.certificates.with_label_values(&[expiry.listener, &expiry.certificate]).set(expiry.not_after);
+        }
+        for family in self.certificates.collect() {
+            for metric in family.get_metric() {
+                let label = |name| metric.get_label().iter().find(|pair| pair.name() == name).map_or("", |p| p.value());
+                let (listener, certificate) = (label("listener"), label("certificate"));
+                if !in_force.iter().any(|e| (e.listener, e.certificate.as_str()) == (listener, certificate)) {
+                    let _ = self.certificates.remove_label_values(&[listener, certificate]);
+                }
+            }
         }
     }
 
@@ -257,6 +318,9 @@ impl Metrics {
             "listener" if !names.listeners.contains(value) => {
                 let _ = self.connections.remove_label_values(&[value]);
                 let _ = self.accepted.remove_label_values(&[value]);
+                for result in ["full", "resumed", "failed", "timeout"] {
+                    let _ = self.handshakes.remove_label_values(&[value, result]);
+                }
             }
             _ => {}
         }
