@@ -11,6 +11,7 @@ use tokio::sync::Notify;
 
 use crate::{
     front::admission::Admission,
+    front::tls::Tables,
     snapshot::Snapshot,
     telemetry::{access_log::AccessLog, metrics::Metrics},
     upstream::{Registry, exchange::Exchange},
@@ -22,6 +23,8 @@ pub struct Gateway {
     pub snapshot: ArcSwap<Snapshot>,
     /// Endpoints and their state.
     pub registry: Arc<Registry>,
+    /// TLS of listeners, with its session keys.
+    pub tables: Arc<Tables>,
     /// Buffered requests to upstreams.
     pub exchange: Arc<Exchange>,
     /// Counters and histograms.

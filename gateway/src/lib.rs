@@ -1,6 +1,7 @@
 //! Crossway, an API gateway on Pingora. `ARCHITECTURE.md` has the map of this crate.
 
 pub mod admin;
+pub mod certificate;
 pub mod chain;
 pub mod cli;
 pub mod config;

@@ -95,12 +95,11 @@ impl Reloader {
             let message = "the gateway is draining: nothing is reloaded any more";
             return Err(ConfigError { diagnostics: vec![current.loaded.sources.error_of_all(message)] });
         }
-        let (origin, registry, metrics) =
-            (self.origin.clone(), Arc::clone(&self.gateway.registry), Arc::clone(&self.gateway.metrics));
+        let (origin, gateway) = (self.origin.clone(), Arc::clone(&self.gateway));
         let generation = current.generation + 1;
         let compile = move || {
-            let loaded = load(&origin)?;
-            Snapshot::compile(loaded, &Surroundings { registry: &registry, metrics: &metrics, generation })
+            let Gateway { registry, tables, metrics, .. } = &*gateway;
+            Snapshot::compile(load(&origin)?, &Surroundings { registry, tables, metrics, generation })
         };
         // A large configuration takes a while: not on a worker that serves requests.
         let compiled = tokio::task::spawn_blocking(compile).await;
@@ -130,13 +129,14 @@ impl Reloader {
 
     fn apply(&self, next: Snapshot, ready: Ready) -> (u64, String) {
         let (generation, hash) = (next.generation, next.hash.clone());
-        let warnings = ConfigError { diagnostics: next.warnings.clone() }.render(false);
+        let warnings = warn(&next);
         let next = Arc::new(next);
         self.gateway.snapshot.store(Arc::clone(&next));
         self.gateway.access_log.apply(ready.log);
         let wanted: HashSet<&str> = next.listeners.keys().map(String::as_str).collect();
         self.listeners.apply(ready.bound, &wanted);
         self.gateway.metrics.config_applied(generation, &hash);
+        self.gateway.metrics.certificates(&next.certificates());
         (generation, warnings)
     }
 }
@@ -144,6 +144,15 @@ impl Reloader {
 struct Ready {
     log: Prepared,
     bound: crate::front::listeners::Bound,
+}
+
+/// Logs what an operator should know of a configuration that is put in force, and gives it back, rendered.
+pub fn warn(snapshot: &Snapshot) -> String {
+    let rendered = ConfigError { diagnostics: snapshot.warnings.clone() }.render(false);
+    if !rendered.is_empty() {
+        tracing::warn!(warnings = snapshot.warnings.len(), "the configuration has warnings\n{rendered}");
+    }
+    rendered
 }
 
 /// Starts resolving the names of new upstreams, and waits a while for the first answers.

@@ -14,7 +14,7 @@ use crate::{
     admin,
     config::error::ConfigError,
     drain::{Drained, drain},
-    front::{admission::Admission, listeners::Listeners},
+    front::{admission::Admission, listeners::Listeners, tls::Tables},
     gateway::{Connections, Gateway, Readiness},
     proxy::Proxy,
     reload::{self, Origin, Reloader},
@@ -59,9 +59,28 @@ impl Signals {
 
 /// Metrics and pools of a process that does not serve: enough to compile a configuration and see what is wrong with it.
 pub fn compile_only(origin: &Origin) -> Result<Snapshot, ConfigError> {
-    let (registry, metrics) = (Arc::new(Registry::default()), Metrics::new());
-    let loaded = reload::load(origin)?;
-    Snapshot::compile(loaded, &Surroundings { registry: &registry, metrics: &metrics, generation: 1 })
+    Lasting::default().first(origin)
+}
+
+/// What a process keeps from one configuration to the next.
+pub struct Lasting {
+    registry: Arc<Registry>,
+    tables: Arc<Tables>,
+    metrics: Arc<Metrics>,
+}
+
+impl Default for Lasting {
+    fn default() -> Self {
+        Self { registry: Arc::default(), tables: Arc::default(), metrics: Metrics::new() }
+    }
+}
+
+impl Lasting {
+    /// Loads and compiles the first configuration.
+    pub fn first(&self, origin: &Origin) -> Result<Snapshot, ConfigError> {
+        let Self { registry, tables, metrics } = self;
+        Snapshot::compile(reload::load(origin)?, &Surroundings { registry, tables, metrics, generation: 1 })
+    }
 }
 
 /// A gateway with its first configuration, not listening yet.
@@ -73,8 +92,8 @@ pub struct Server {
 
 impl Server {
     /// Builds the gateway around a compiled configuration.
-    pub fn new(snapshot: Snapshot, around: (Arc<Registry>, Arc<Metrics>), origin: Origin, threads: usize) -> Self {
-        let (registry, metrics) = around;
+    pub fn new(snapshot: Snapshot, lasting: Lasting, origin: Origin, threads: usize) -> Self {
+        let Lasting { registry, tables, metrics } = lasting;
         let conf = Arc::new(ServerConf {
             threads,
             upstream_keepalive_pool_size: POOL_SIZE,
@@ -85,6 +104,7 @@ impl Server {
         let gateway = Arc::new(Gateway {
             snapshot: ArcSwap::from_pointee(snapshot),
             registry,
+            tables,
             exchange,
             access_log: AccessLog::new(Arc::clone(&metrics)),
             metrics,
@@ -140,6 +160,7 @@ impl Server {
         }
         self.gateway.access_log.apply(log);
         self.gateway.metrics.config_applied(snapshot.generation, &snapshot.hash);
+        self.gateway.metrics.certificates(&snapshot.certificates());
         let wanted: HashSet<&str> = snapshot.listeners.keys().map(String::as_str).collect();
         self.listeners.apply(bound, &wanted);
         Ok(())

@@ -10,6 +10,7 @@ mod access_log;
 mod admin;
 mod bodies;
 mod cached;
+mod certificates;
 mod check;
 mod cli;
 mod demo;

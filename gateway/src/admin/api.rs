@@ -12,6 +12,7 @@ use serde_json::{Value, json};
 
 use super::{State, guard};
 use crate::{
+    certificate::{self, Facts},
     reload::Outcome,
     snapshot::{Snapshot, Target, Way},
 };
@@ -100,10 +101,28 @@ async fn status(From(state): From<State>) -> Json<Value> {
 
 fn listeners(state: &State, snapshot: &Snapshot) -> Vec<Value> {
     let shown = |(address, local): (String, std::net::SocketAddr)| {
-        let name = snapshot.listeners.get(&address).map(|listener| listener.name.clone());
-        json!({"name": name, "address": address, "local": local.to_string()})
+        let listener = snapshot.listeners.get(&address);
+        let certificates: Vec<_> = listener
+            .and_then(|listener| listener.tls.as_ref())
+            .map_or_else(Vec::new, |table| table.certificates().map(certificate).collect());
+        json!({
+            "name": listener.map(|listener| &listener.name),
+            "address": address,
+            "local": local.to_string(),
+            "certificates": certificates,
+        })
     };
     state.listeners.addresses().into_iter().map(shown).collect()
+}
+
+fn certificate(facts: &Facts) -> Value {
+    let names = facts.dns.iter().cloned().chain(facts.addresses.iter().map(ToString::to_string));
+    let last = facts.validity.to;
+    json!({
+        "names": names.collect::<Vec<_>>(),
+        "not_after": certificate::shown(last),
+        "expires_in_days": last.saturating_sub(certificate::now()).div_euclid(24 * 60 * 60),
+    })
 }
 
 fn routes(snapshot: &Snapshot) -> Vec<Value> {

@@ -1,6 +1,6 @@
 //! `crossway run`
 
-use std::{path::PathBuf, process::ExitCode, sync::Arc};
+use std::{path::PathBuf, process::ExitCode};
 
 use anyhow::{Context as _, bail};
 use clap::Args;
@@ -8,10 +8,8 @@ use clap::Args;
 use crate::{
     front::listeners::Listeners,
     reload::{self, Origin},
-    server::{Ended, Server, Signals},
-    snapshot::{Snapshot, Surroundings},
-    telemetry::{metrics::Metrics, operation},
-    upstream::Registry,
+    server::{Ended, Lasting, Server, Signals},
+    telemetry::operation,
 };
 
 #[derive(Debug, Args)]
@@ -38,15 +36,13 @@ pub(super) fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
 
 /// Serves a configuration until a signal ends it.
 pub(super) fn serve(origin: Origin, started: impl FnOnce(&Listeners)) -> anyhow::Result<ExitCode> {
-    let around = (Arc::new(Registry::default()), Metrics::new());
-    let compiled = reload::load(&origin).and_then(|loaded| {
-        Snapshot::compile(loaded, &Surroundings { registry: &around.0, metrics: &around.1, generation: 1 })
-    });
-    let snapshot = match compiled {
+    let lasting = Lasting::default();
+    let snapshot = match lasting.first(&origin) {
         Ok(snapshot) => snapshot,
         Err(error) => return Ok(super::say_config(&error)),
     };
     operation::start(snapshot.loaded.config.telemetry.log);
+    reload::warn(&snapshot);
     raise_file_limit();
     let threads = threads(snapshot.loaded.config.runtime.threads);
     let runtime = tokio::runtime::Builder::new_multi_thread()
@@ -57,7 +53,7 @@ pub(super) fn serve(origin: Origin, started: impl FnOnce(&Listeners)) -> anyhow:
         .context("no runtime")?;
     let ended = runtime.block_on(async {
         let signals = Signals::take().map_err(|e| Ended::Failed(e.into()))?;
-        Ok(Server::new(snapshot, around, origin, threads).run(signals, started).await)
+        Ok(Server::new(snapshot, lasting, origin, threads).run(signals, started).await)
     });
     runtime.shutdown_background();
     match ended.unwrap_or_else(|failed| failed) {

@@ -118,6 +118,9 @@ fn one_of(sources: &Sources, error: &ValidationError<'_>, words: &[String], othe
         _ => format!("{} is not {listed}", sources.subject(pointer)),
     };
     let diagnostic = sources.error(pointer, message);
+    if shown && !value.is_string() && words.contains(&plain(value)) {
+        return diagnostic.help(format!("put it in quotes: \"{}\"", plain(value)));
+    }
     match value.as_str().and_then(|text| suggest(text, words.iter().map(String::as_str))) {
         Some(near) if shown => diagnostic.help(format!("did you mean `{near}`?")),
         _ => diagnostic,

@@ -4,7 +4,7 @@ use crossway_plugin_api::config::Network;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use super::limits::LimitsOverride;
+use super::{limits::LimitsOverride, tls::Tls};
 
 /// An address that clients connect to.
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
@@ -14,6 +14,11 @@ pub struct Listener {
     pub name: String,
     /// Address and port to bind, such as `0.0.0.0:8080` or `[::]:8080`.
     pub address: String,
+    /// TLS; without it connections are plain.
+    pub tls: Option<Tls>,
+    /// Whether clients may speak HTTP/2 beside HTTP/1.1. Default: with `tls` yes (ALPN), without no (prior knowledge,
+    /// "h2c").
+    pub http2: Option<bool>,
     /// Proxies whose `X-Forwarded-For` is believed. Default none: the peer's address is the client's.
     #[serde(default)]
     pub trusted_proxies: Vec<Network>,
@@ -21,10 +26,14 @@ pub struct Listener {
     /// connect then.
     #[serde(default)]
     pub proxy_protocol: bool,
-    /// Whether clients may speak HTTP/2 beside HTTP/1.1. Default: with `tls` yes (ALPN), without no (prior knowledge,
-    /// "h2c").
-    pub http2: Option<bool>,
     /// Limits of this listener; what is not given here comes from the top-level `limits`.
     #[serde(default)]
     pub limits: LimitsOverride,
+}
+
+impl Listener {
+    /// Whether HTTP/2 is spoken.
+    pub fn speaks_http2(&self) -> bool {
+        self.http2.unwrap_or(self.tls.is_some())
+    }
 }

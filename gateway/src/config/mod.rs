@@ -25,6 +25,7 @@ mod schema;
 mod sources;
 mod suggest;
 pub mod telemetry;
+pub mod tls;
 pub mod upstream;
 
 #[cfg(test)]

@@ -4,6 +4,8 @@ use crossway_plugin_api::config::{HumanDuration, StatusSet};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::tls::KeyPair;
+
 /// A named pool of endpoints that serve the same thing.
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
@@ -49,6 +51,8 @@ pub struct UpstreamTls {
     /// Name that the certificate must carry; also sent as SNI.
     #[schemars(length(min = 1, max = 253))]
     pub server_name: String,
+    /// The certificate that the gateway presents to the endpoints (mTLS). Default: none.
+    pub client: Option<KeyPair>,
 }
 
 /// How the next endpoint is chosen.

@@ -32,7 +32,7 @@ pub(super) fn prepare(
     let hop = Hop {
         client: admitted.ctx.client,
         peer: admitted.peer(),
-        scheme: admitted.conn.link.scheme,
+        scheme: admitted.conn.link.scheme(),
         host: &asked,
         version: admitted.version,
     };

@@ -3,6 +3,7 @@
 use std::{net::SocketAddr, sync::Arc};
 
 use async_trait::async_trait;
+use bytes::BytesMut;
 use crossway_plugin_api::RequestId;
 use crossway_plugins::request_id;
 use pingora_core::{
@@ -12,7 +13,7 @@ use pingora_core::{
 };
 use pingora_proxy::HttpProxy;
 
-use super::{Link, proxy_protocol};
+use super::{Link, proxy_protocol, secure};
 use crate::{
     gateway::Gateway,
     proxy::Proxy,
@@ -83,8 +84,24 @@ impl Front {
         let is_proxy = listener.trusted_proxies.iter().any(|network| network.contains(client));
         let bound = if is_proxy { 0 } else { limits.connections.per_client };
         let place = self.gateway.admission.enter(client, bound).ok_or(Unwelcome::PerClient)?;
-        let link = Link::new(peer, local, "http");
-        self.serve_http1(io, link, shutdown).await;
+        match &listener.tls {
+            None => self.serve_http1(io, Link::new(peer, local, None), shutdown).await,
+            Some(table) => {
+                let metrics = &listener.metrics.handshakes;
+                let shaking = secure::shake_hands(io, table, metrics);
+                let Ok(shaken) = tokio::time::timeout(limits.client.header_deadline.0, shaking).await else {
+                    metrics.timeout.inc();
+                    return Ok(());
+                };
+                let Some((stream, secured)) = shaken else { return Ok(()) };
+                let (link, http2) = (Link::new(peer, local, Some(secured)), stream.speaks_http2());
+                if http2 {
+                    self.serve_http2(Box::new(stream), BytesMut::new(), link, shutdown).await;
+                } else {
+                    self.serve_http1(Box::new(stream), link, shutdown).await;
+                }
+            }
+        }
         drop((place, open));
         Ok(())
     }

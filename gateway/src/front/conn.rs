@@ -12,6 +12,7 @@ use std::{
 use parking_lot::Mutex;
 use pingora_core::protocols::{Digest, raw_connect::ProxyDigest};
 
+use super::secure::Secured;
 use crate::{
     request::{Framing, Hop, Told, View},
     snapshot::{ListenerState, Snapshot},
@@ -40,15 +41,25 @@ pub struct Link {
     pub peer: SocketAddr,
     /// Our end.
     pub local: SocketAddr,
-    /// `http` or `https`.
-    pub scheme: &'static str,
+    /// What the TLS handshake came to; without TLS nothing.
+    pub secured: Option<Secured>,
     told: Mutex<Option<Arc<Told>>>,
 }
 
 impl Link {
     /// A connection between these two.
-    pub fn new(peer: SocketAddr, local: SocketAddr, scheme: &'static str) -> Arc<Self> {
-        Arc::new(Self { peer, local, scheme, told: Mutex::new(None) })
+    pub fn new(peer: SocketAddr, local: SocketAddr, secured: Option<Secured>) -> Arc<Self> {
+        Arc::new(Self { peer, local, secured, told: Mutex::new(None) })
+    }
+
+    /// `http` or `https`.
+    pub fn scheme(&self) -> &'static str {
+        if self.secured.is_some() { "https" } else { "http" }
+    }
+
+    /// Whether a request for this host may come on this connection (RFC 9110, section 15.5.20).
+    pub fn admits(&self, host: &str) -> bool {
+        self.secured.as_ref().is_none_or(|secured| secured.admits(host))
     }
 
     /// Address of the peer, IPv4 where it is an IPv4 address in IPv6 clothes.

@@ -11,6 +11,8 @@ pub mod listeners;
 mod pace;
 mod passage;
 mod proxy_protocol;
+mod secure;
+pub mod tls;
 
 pub use accept::Front;
 pub use conn::{Conn, Cut, Link, Ticket};

@@ -12,6 +12,7 @@ impl Compiler<'_> {
     pub(super) fn listeners(&mut self) -> HashMap<String, Arc<ListenerState>> {
         let config = &self.loaded.config;
         let mut known: HashMap<String, Arc<ListenerState>> = HashMap::new();
+        let mut addresses: HashMap<&str, &str> = HashMap::new();
         if config.listeners.is_empty() {
             let diagnostic = self.loaded.sources.error_of_all("there is no listener: nothing would be served");
             self.add("", diagnostic);
@@ -21,9 +22,8 @@ impl Compiler<'_> {
             if listener.address.parse::<SocketAddr>().is_err() {
                 self.error(&pointer, "is not an IP address and a port, such as 0.0.0.0:8080 or [::]:8080");
             }
-            if let Some(other) = known.get(&listener.address) {
-                let message = format!("the listener `{}` has this address already", other.name);
-                self.error(&pointer, message);
+            if let Some(other) = addresses.insert(&listener.address, &listener.name) {
+                self.error(&pointer, format!("the listener `{other}` has this address already"));
             }
             if listener.proxy_protocol && listener.trusted_proxies.is_empty() {
                 self.error_with_help(
@@ -34,13 +34,22 @@ impl Compiler<'_> {
             }
             let limits = config.limits.with(&listener.limits);
             self.limits(&format!("/listeners/{entry}"), &limits);
+            let tls = match &listener.tls {
+                None => None,
+                // A listener whose TLS is wrong is not there at all, rather than without TLS.
+                Some(tls) => match self.listener_tls(entry, listener, tls) {
+                    Some(table) => Some(table),
+                    None => continue,
+                },
+            };
             let state = ListenerState {
                 name: listener.name.clone(),
                 entry,
                 limits,
+                tls,
+                http2: listener.speaks_http2(),
                 trusted_proxies: listener.trusted_proxies.clone(),
                 proxy_protocol: listener.proxy_protocol,
-                http2: listener.http2.unwrap_or(false),
                 metrics: self.around.metrics.listener(&listener.name),
             };
             known.insert(listener.address.clone(), Arc::new(state));

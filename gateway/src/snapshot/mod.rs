@@ -3,6 +3,7 @@
 mod chains;
 mod listeners;
 mod routes;
+mod tls;
 mod upstreams;
 
 use std::{
@@ -17,6 +18,7 @@ use crossway_plugin_api::{
 };
 
 use crate::{
+    certificate::Facts,
     chain::Chain,
     config::{
         Loaded,
@@ -24,9 +26,10 @@ use crate::{
         limits::{ClientLimits, Limits},
         route::EncodedSlashes,
     },
+    front::tls::{Tables, TlsTable},
     request::HeaderLimits,
     router::{Router, Template},
-    telemetry::metrics::{ListenerMetrics, Metrics, NO_ROUTE, Names, RouteMetrics},
+    telemetry::metrics::{Expiry, ListenerMetrics, Metrics, NO_ROUTE, Names, RouteMetrics},
     upstream::{Registry, Upstream},
 };
 
@@ -60,17 +63,24 @@ pub struct ListenerState {
     pub entry: u32,
     /// Limits of this listener.
     pub limits: Limits,
+    /// TLS; without it connections are plain.
+    pub tls: Option<Arc<TlsTable>>,
+    /// Whether HTTP/2 is spoken, beside HTTP/1.1.
+    pub http2: bool,
     /// Proxies whose word on the client's address is taken.
     pub trusted_proxies: Vec<Network>,
     /// Every connection begins with a PROXY header.
     pub proxy_protocol: bool,
-    /// Clients may speak HTTP/2.
-    pub http2: bool,
     /// Counters and gauges.
     pub metrics: ListenerMetrics,
 }
 
 impl ListenerState {
+    /// The scheme of the URLs that lead here.
+    pub fn scheme(&self) -> &'static str {
+        if self.tls.is_some() { "https" } else { "http" }
+    }
+
     /// Bounds on a request header.
     pub fn header_limits(&self) -> HeaderLimits {
         let request = &self.limits.request;
@@ -170,6 +180,8 @@ pub enum HostRewrite {
 pub struct Surroundings<'a> {
     /// Pools in use.
     pub registry: &'a Arc<Registry>,
+    /// TLS of listeners in use.
+    pub tables: &'a Arc<Tables>,
     /// Metrics of the process.
     pub metrics: &'a Arc<Metrics>,
     /// Number of the new configuration.
@@ -214,6 +226,21 @@ impl Snapshot {
         })
     }
 
+    /// The certificates that listeners serve with, for the metric of their expiry.
+    pub fn certificates(&self) -> Vec<Expiry<'_>> {
+        let tables = self.listeners.values().filter_map(|listener| Some((listener, listener.tls.as_ref()?)));
+        tables
+            .flat_map(|(listener, table)| {
+                let expiry = |facts: &Facts| Expiry {
+                    listener: &listener.name,
+                    certificate: facts.label(),
+                    not_after: facts.validity.to,
+                };
+                table.certificates().map(expiry)
+            })
+            .collect()
+    }
+
     /// The names that labels of metrics may have.
     pub fn names(&self) -> Names {
         Names {
@@ -236,6 +263,12 @@ impl Compiler<'_> {
         if self.said.insert(format!("{pointer}\0{}", diagnostic.message)) {
             self.found.push(diagnostic);
         }
+    }
+
+    /// Reports what is odd and keeps nothing from being used.
+    fn warning(&mut self, pointer: &str, message: impl Into<String>) {
+        let diagnostic = self.loaded.sources.warning(pointer, message);
+        self.add(pointer, diagnostic);
     }
 
     fn error_with_help(&mut self, pointer: &str, message: impl Into<String>, help: impl Into<String>) {

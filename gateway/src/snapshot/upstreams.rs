@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use super::{Compiler, below};
 use crate::{
-    config::upstream::{Timeouts, Upstream as Config},
+    config::upstream::{Timeouts, Upstream as Config, UpstreamTls},
     upstream::{Upstream, dns::Member, peer::PeerTls, retry},
 };
 
@@ -25,7 +25,7 @@ impl Compiler<'_> {
         let members = self.members(&pointer, config);
         let tls = match &config.tls {
             None => None,
-            Some(tls) => Some(self.tls(&pointer, tls.ca.as_deref(), &tls.server_name)?),
+            Some(tls) => Some(self.tls(&pointer, tls)?),
         };
         Some(Upstream {
             name: name.into(),
@@ -57,20 +57,27 @@ impl Compiler<'_> {
         good.then_some(members)
     }
 
-    fn tls(&mut self, pointer: &str, ca: Option<&str>, server_name: &str) -> Option<PeerTls> {
+    fn tls(&mut self, pointer: &str, tls: &UpstreamTls) -> Option<PeerTls> {
+        let client = tls.client.as_ref().map(|pair| self.key_pair(&format!("{pointer}/tls/client"), pair));
         let place = format!("{pointer}/tls/ca");
-        let pem = match ca.map(|path| self.loaded.sources.read_file(&place, path)).transpose() {
+        let pem = match tls.ca.as_deref().map(|path| self.loaded.sources.read_file(&place, path)).transpose() {
             Ok(pem) => pem,
             Err(diagnostic) => {
                 self.found.push(diagnostic);
                 return None;
             }
         };
-        if let Err(wrong) = PeerTls::new(server_name, None) {
+        if let Err(wrong) = PeerTls::new(&tls.server_name, None, None) {
             self.error(&format!("{pointer}/tls/server_name"), wrong);
             return None;
         }
-        PeerTls::new(server_name, pem.as_deref()).map_err(|wrong| self.error(&place, wrong)).ok()
+        // A certificate that cannot be used must not become none.
+        let client = match client {
+            None => None,
+            Some(read) => Some(read?),
+        };
+        let made = PeerTls::new(&tls.server_name, pem.as_deref(), client.as_ref());
+        made.map_err(|wrong| self.error(&place, wrong)).ok()
     }
 
     fn timeouts(&mut self, pointer: &str, timeouts: &Timeouts) {

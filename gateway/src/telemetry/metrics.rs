@@ -9,7 +9,7 @@ use std::{
 use http::StatusCode;
 use prometheus::{
     Encoder, Gauge, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts,
-    Registry, TextEncoder,
+    Registry, TextEncoder, core::Collector as _,
 };
 
 /// Route label of requests that no route has taken.
@@ -29,6 +29,8 @@ pub struct Metrics {
     connections: IntGaugeVec,
     accepted: IntCounterVec,
     unwelcome: IntCounterVec,
+    handshakes: IntCounterVec,
+    certificates: IntGaugeVec,
     refused: IntCounterVec,
     faults: IntCounterVec,
     plugin_faults: IntCounterVec,
@@ -73,6 +75,8 @@ pub struct ListenerMetrics {
     /// Connections accepted.
     pub accepted: IntCounter,
     unwelcome: [IntCounter; Unwelcome::ALL.len()],
+    /// How TLS handshakes ended.
+    pub handshakes: HandshakeMetrics,
 }
 
 /// Why a connection was closed before its first request.
@@ -104,6 +108,30 @@ impl ListenerMetrics {
             self.unwelcome[at].inc();
         }
     }
+}
+
+/// How the TLS handshakes of one listener ended.
+#[derive(Clone)]
+pub struct HandshakeMetrics {
+    /// With new keys.
+    pub full: IntCounter,
+    /// By resuming a session.
+    pub resumed: IntCounter,
+    /// In an error, of either side.
+    pub failed: IntCounter,
+    /// Not in time.
+    pub timeout: IntCounter,
+}
+
+/// When a certificate of a listener ends to be valid.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Expiry<'a> {
+    /// Name of the listener.
+    pub listener: &'a str,
+    /// First DNS name of the certificate.
+    pub certificate: String,
+    /// Its last second, since 1970-01-01T00:00:00Z.
+    pub not_after: i64,
 }
 
 fn class_of(status: Option<StatusCode>) -> usize {
@@ -165,6 +193,16 @@ impl Metrics {
                 "crossway_connections_refused_total",
                 "Client connections closed before their first request.",
                 &["listener", "reason"],
+            ),
+            handshakes: counters(
+                "crossway_tls_handshakes_total",
+                "TLS handshakes of clients that ended.",
+                &["listener", "result"],
+            ),
+            certificates: gauges(
+                "crossway_tls_certificate_expiry_timestamp_seconds",
+                "When a certificate of a listener ends to be valid.",
+                &["listener", "certificate"],
             ),
             refused: counters(
                 "crossway_refused_total",
@@ -230,10 +268,33 @@ impl Metrics {
 
     /// The handles of one listener.
     pub fn listener(&self, name: &str) -> ListenerMetrics {
+        let handshakes = |result| self.handshakes.with_label_values(&[name, result]);
         ListenerMetrics {
             open: self.connections.with_label_values(&[name]),
             accepted: self.accepted.with_label_values(&[name]),
             unwelcome: Unwelcome::ALL.map(|(_, reason)| self.unwelcome.with_label_values(&[name, reason])),
+            handshakes: HandshakeMetrics {
+                full: handshakes("full"),
+                resumed: handshakes("resumed"),
+                failed: handshakes("failed"),
+                timeout: handshakes("timeout"),
+            },
+        }
+    }
+
+    /// Shows the certificates of the configuration in force, and no others.
+    pub fn certificates(&self, in_force: &[Expiry<'_>]) {
+        for expiry in in_force {
+            self.certificates.with_label_values(&[expiry.listener, &expiry.certificate]).set(expiry.not_after);
+        }
+        for family in self.certificates.collect() {
+            for metric in family.get_metric() {
+                let label = |name| metric.get_label().iter().find(|pair| pair.name() == name).map_or("", |p| p.value());
+                let (listener, certificate) = (label("listener"), label("certificate"));
+                if !in_force.iter().any(|e| (e.listener, e.certificate.as_str()) == (listener, certificate)) {
+                    let _ = self.certificates.remove_label_values(&[listener, certificate]);
+                }
+            }
         }
     }
 
@@ -298,6 +359,9 @@ impl Metrics {
                 let _ = self.accepted.remove_label_values(&[value]);
                 for (_, reason) in Unwelcome::ALL {
                     let _ = self.unwelcome.remove_label_values(&[value, reason]);
+                }
+                for result in ["full", "resumed", "failed", "timeout"] {
+                    let _ = self.handshakes.remove_label_values(&[value, result]);
                 }
             }
             _ => {}

@@ -10,7 +10,7 @@ use std::{
 use pingora_core::{
     protocols::tls::CaType,
     upstreams::peer::{HttpPeer, HttpUpstreamRequestPolicy},
-    utils::tls::{WrappedX509, parse_x509},
+    utils::tls::{CertKey, WrappedX509, parse_x509},
 };
 use rustls::{
     RootCertStore,
@@ -18,6 +18,7 @@ use rustls::{
 };
 
 use super::StepTimeouts;
+use crate::certificate::{KeyPair, parsed};
 
 /// TLS to the endpoints of one upstream, checked.
 #[derive(Clone)]
@@ -26,18 +27,25 @@ pub struct PeerTls {
     server_name: String,
     /// Authorities to trust in place of the system's.
     authorities: Option<Arc<CaType>>,
-    /// Distinguishes pools whose settings differ: Pingora's pool key does not hold the authorities.
+    /// The certificate and key that the gateway presents.
+    client: Option<Arc<CertKey>>,
+    /// Distinguishes pools whose settings differ: Pingora's pool key holds neither the authorities nor more than the
+    /// serial numbers of the client's certificates.
     identity: u64,
 }
 
 impl PeerTls {
-    /// Checks the name and the authorities (PEM), so that nothing can fail or panic at connect time.
-    pub fn new(server_name: &str, authorities_pem: Option<&[u8]>) -> Result<Self, String> {
+    /// Checks the name and the authorities (PEM), so that nothing can fail or panic at connect time; `client` is checked
+    /// already.
+    pub fn new(server_name: &str, authorities_pem: Option<&[u8]>, client: Option<&KeyPair>) -> Result<Self, String> {
         ServerName::try_from(server_name.to_owned()).map_err(|_| "is not a host name or an address".to_owned())?;
         let authorities = authorities_pem.map(authorities).transpose()?;
         let mut hasher = DefaultHasher::new();
-        (server_name, authorities_pem).hash(&mut hasher);
-        Ok(Self { server_name: server_name.to_owned(), authorities, identity: hasher.finish() })
+        // The key fits its certificate, so that the certificates stand for it.
+        let chain = client.map(|pair| pair.chain().iter().map(|certificate| certificate.to_vec()).collect::<Vec<_>>());
+        (server_name, authorities_pem, &chain).hash(&mut hasher);
+        let client = client.zip(chain).map(|(pair, chain)| Arc::new(CertKey::new(chain, pair.secret().to_vec())));
+        Ok(Self { server_name: server_name.to_owned(), authorities, client, identity: hasher.finish() })
     }
 
     /// Stands for the settings in keys of pools and endpoints.
@@ -56,6 +64,8 @@ fn authorities(pem: &[u8]) -> Result<Arc<CaType>, String> {
     let mut store = RootCertStore::empty();
     for certificate in &certificates {
         store.add(certificate.clone()).map_err(|error| format!("holds a certificate that cannot be used: {error}"))?;
+        // Pingora reads it once more in its own way, and panics if that fails.
+        parsed(certificate)?;
     }
     let wrap = |certificate: CertificateDer<'_>| WrappedX509::new(certificate.to_vec(), parse_x509);
     Ok(certificates.into_iter().map(wrap).collect::<Vec<_>>().into())
@@ -70,6 +80,7 @@ pub fn template(address: SocketAddr, pool: u64, tls: Option<&PeerTls>) -> HttpPe
     (pool, tls.map(|t| t.identity)).hash(&mut hasher);
     peer.group_key = hasher.finish();
     peer.options.ca = tls.and_then(|t| t.authorities.clone());
+    peer.client_cert_key = tls.and_then(|t| t.client.clone());
     peer.options.tcp_keepalive = Some(pingora_core::protocols::TcpKeepalive {
         idle: Duration::from_mins(1),
         interval: Duration::from_secs(5),

@@ -95,7 +95,7 @@ impl Front {
         let started = Instant::now();
         let Some((snapshot, listener)) = self.current(seen) else { return Arrival::End };
         let limits = listener.header_limits();
-        let may_be_http2 = served == 0 && listener.http2 && lane.conn.link.scheme == "http";
+        let may_be_http2 = served == 0 && listener.http2 && lane.conn.link.secured.is_none();
         let read = read_header(lane, &limits, may_be_http2);
         let length = match tokio::time::timeout(listener.limits.client.header_deadline.0, read).await {
             Ok(Ok(Read::Header(length))) => length,
@@ -106,7 +106,7 @@ impl Front {
         };
         let inspected = request::inspect(&lane.ahead[..length], &limits);
         let viewed =
-            inspected.and_then(|head| Ok((head.framing, target_range(&head), View::of(&head, lane.conn.link.scheme)?)));
+            inspected.and_then(|head| Ok((head.framing, target_range(&head), viewed(&head, &lane.conn.link)?)));
         match viewed {
             Ok((framing, target, view)) => {
                 let ending = *shutdown.borrow() || self.gateway.is_draining();
@@ -157,6 +157,12 @@ fn prepare(lane: Box<Lane>, header: BytesMut, ticket: &Ticket) -> ServerSession 
     session.set_keepalive_reuses_remaining(Some(u32::from(!ticket.last)));
     session.set_total_drain_timeout(Some(MAX_DRAIN));
     session
+}
+
+/// The view of a request, if it may come on this connection.
+fn viewed(head: &Head<'_>, link: &Link) -> Result<View, Refusal> {
+    let view = View::of(head, link.scheme())?;
+    if link.admits(&view.host) { Ok(view) } else { Err(request::MISDIRECTED) }
 }
 
 /// Whether the first line claims to be HTTP/1.

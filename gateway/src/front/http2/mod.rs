@@ -151,7 +151,12 @@ impl Front {
         session.set_total_drain_timeout(Some(MAX_DRAIN));
         let has_body = !session.is_body_empty();
         let limits = listener.header_limits();
-        let inspected = request::inspect_http2(session.req_header_mut(), has_body, &limits, talk.link.scheme);
+        let inspected = request::inspect_http2(session.req_header_mut(), has_body, &limits, talk.link.scheme())
+            .and_then(
+                |(framing, view)| {
+                    if talk.link.admits(&view.host) { Ok((framing, view)) } else { Err(request::MISDIRECTED) }
+                },
+            );
         let busy = talk.active.enter();
         let (framing, view) = match inspected {
             Ok(checked) => checked,
