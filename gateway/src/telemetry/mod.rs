@@ -2,6 +2,7 @@
 
 pub mod access_log;
 mod line;
+mod listeners;
 pub mod metrics;
 pub mod operation;
 mod sink;
