@@ -23,8 +23,11 @@ pub(super) fn hosts(settings: &Settings, certificates: &Arc<Certificates>) -> Re
     let provider = Arc::new(provider(settings.ciphers.as_deref()));
     let mut hosts = Vec::with_capacity(settings.policies.len());
     for (policy, demand) in settings.policies.iter().map(|policy| policy.client_auth.as_ref()).enumerate() {
-        let config = config(settings, &provider, certificates, demand).map_err(|error| error.to_string())?;
-        hosts.push(HostTls { config: Arc::new(config), policy, client_auth: demand.map(|demand| demand.mode) });
+        let verifier = demand.map(|demand| verifier(demand, &provider)).transpose();
+        let verifier = verifier.map_err(|error| error.to_string())?;
+        let config = config(settings, &provider, certificates, verifier.clone()).map_err(|error| error.to_string())?;
+        let client_auth = demand.map(|demand| demand.mode);
+        hosts.push(HostTls { config: Arc::new(config), policy, client_auth, verifier });
     }
     Ok(hosts)
 }
@@ -33,13 +36,13 @@ fn config(
     settings: &Settings,
     provider: &Arc<CryptoProvider>,
     certificates: &Arc<Certificates>,
-    demand: Option<&Demand>,
+    verifier: Option<Arc<dyn ClientCertVerifier>>,
 ) -> Result<ServerConfig, rustls::Error> {
     let builder = ServerConfig::builder_with_provider(Arc::clone(provider));
     let builder = builder.with_protocol_versions(versions(settings.min_version))?;
-    let builder = match demand {
+    let builder = match verifier {
         None => builder.with_no_client_auth(),
-        Some(demand) => builder.with_client_cert_verifier(verifier(demand, provider)?),
+        Some(verifier) => builder.with_client_cert_verifier(verifier),
     };
     let mut config = builder.with_cert_resolver(Arc::<Certificates>::clone(certificates));
     config.alpn_protocols = alpn(settings.http2);

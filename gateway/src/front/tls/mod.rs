@@ -13,7 +13,8 @@ use std::sync::Arc;
 
 use rustls::{
     ServerConfig,
-    server::{ClientHello, ResolvesServerCert},
+    pki_types::{CertificateDer, UnixTime},
+    server::{ClientHello, ResolvesServerCert, danger::ClientCertVerifier},
     sign::CertifiedKey,
 };
 
@@ -87,6 +88,24 @@ pub struct HostTls {
     pub policy: usize,
     /// Whether it asks for client certificates, and how.
     pub client_auth: Option<ClientAuthMode>,
+    verifier: Option<Arc<dyn ClientCertVerifier>>,
+}
+
+impl HostTls {
+    /// Whether a client may be served, by the certificates that its connection has. To be asked after each handshake that
+    /// resumed a session: rustls takes the certificates from the session without looking at them again, and gives out
+    /// a new ticket each time, so that without this a certificate would never expire.
+    pub fn still_admits(&self, chain: Option<&[CertificateDer<'_>]>) -> bool {
+        self.admits_at(chain, UnixTime::now())
+    }
+
+    fn admits_at(&self, chain: Option<&[CertificateDer<'_>]>, now: UnixTime) -> bool {
+        let Some(verifier) = &self.verifier else { return true };
+        match chain {
+            Some([leaf, rest @ ..]) => verifier.verify_client_cert(leaf, rest, now).is_ok(),
+            _ => !verifier.client_auth_mandatory(),
+        }
+    }
 }
 
 impl TlsTable {

@@ -344,6 +344,36 @@ fn a_session_of_one_policy_does_not_open_another() {
 }
 
 #[test]
+fn a_session_does_not_outlive_the_certificate_it_was_opened_with() {
+    let (authority, devices) = (Authority::new("ca"), Authority::new("devices"));
+    let pair = authority.sign(&["a.test"]);
+    let device = devices.sign_with(&["device"], |params| params.not_after = rcgen::date_time_ymd(2050, 1, 1));
+    let stranger = authority.sign(&["device"]);
+    for mode in [REQUIRED, OPTIONAL] {
+        let policies = vec![policy(&[], Some((&devices, mode)))];
+        let table = TlsTable::new(Settings { policies, ..settings(&[&pair]) }).unwrap();
+        let host = table.choose(None).unwrap();
+        for versions in [ONLY_12, ONLY_13] {
+            let client = Client::with(&authority, versions, Some(&device), |_| {});
+            client.shake(&table, "a.test").unwrap();
+            let resumed = client.shake(&table, "a.test").unwrap();
+            assert!(resumed.is_resumed());
+            let chain = [resumed.client.unwrap()];
+            assert!(host.still_admits(Some(&chain)), "rustls remembers the certificate");
+            let end = u64::try_from(device.pair().facts.validity.to).unwrap();
+            let at = |second| {
+                host.admits_at(Some(&chain), UnixTime::since_unix_epoch(std::time::Duration::from_secs(second)))
+            };
+            assert!(at(end) && !at(end + 1));
+        }
+        assert!(!host.still_admits(Some(stranger.pair().chain())));
+        assert_eq!((host.still_admits(None), host.still_admits(Some(&[]))), (mode == OPTIONAL, mode == OPTIONAL));
+    }
+    let open = TlsTable::new(settings(&[&pair])).unwrap();
+    assert!(open.choose(None).unwrap().still_admits(None));
+}
+
+#[test]
 fn nothing_is_sent_or_taken_before_the_handshake_is_over() {
     let pair = Authority::new("ca").sign(&["a.test"]);
     let table = TlsTable::new(settings(&[&pair])).unwrap();
