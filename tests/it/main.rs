@@ -22,4 +22,5 @@ mod plugins;
 mod reload;
 mod routing;
 mod tidy;
+mod tls;
 mod ways;

@@ -185,7 +185,7 @@ fn complete(config: &str, folder: &Path) -> String {
     text + config
 }
 
-fn parse(bytes: &[u8]) -> Response {
+pub(super) fn parse(bytes: &[u8]) -> Response {
     let text = String::from_utf8_lossy(bytes);
     let (head, body) = text.split_once("\r\n\r\n").unwrap_or_else(|| panic!("no response: {text:?}"));
     let mut lines = head.lines();

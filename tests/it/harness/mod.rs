@@ -1,13 +1,17 @@
 //! Starts the real gateway in front of servers that do as they are told.
 
+mod certificates;
 mod client;
 mod gateway;
+mod secure;
 mod upstream;
 
 use std::time::{Duration, Instant};
 
+pub use certificates::Folder;
 pub use client::{Connection, Response, exchange, raw};
 pub use gateway::{BINARY, Gateway};
+pub use secure::{Secure, Trust};
 pub use upstream::{Answer, Received, Upstream};
 
 /// Longest a test waits for anything.
