@@ -4,6 +4,9 @@ use std::{sync::Arc, time::Duration};
 
 use crate::{front::listeners::Listeners, gateway::Gateway};
 
+/// How long a connection may take from being accepted to being counted.
+const SETTLE: Duration = Duration::from_millis(100);
+
 /// How the process ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Drained {
@@ -25,6 +28,8 @@ pub async fn drain(
     // For load balancers that still send. It is kept even with nobody connected: who is about to connect cannot be known.
     tokio::time::sleep(readiness_delay).await;
     listeners.close_all().await;
+    // A connection that was accepted last may not have been counted yet.
+    tokio::time::sleep(SETTLE).await;
     match tokio::time::timeout(deadline, gateway.connections.none_left()).await {
         Ok(()) => Drained::Complete,
         Err(_) => Drained::Cut(gateway.connections.count()),

@@ -37,6 +37,8 @@ pub struct Gateway {
     pub admission: Admission,
     /// Whether load balancers should send requests here.
     pub readiness: Readiness,
+    /// A new process is taking over.
+    pub handing_over: AtomicBool,
 }
 
 impl Gateway {

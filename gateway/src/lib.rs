@@ -17,5 +17,6 @@ pub mod router;
 pub mod server;
 pub mod snapshot;
 pub mod telemetry;
+pub mod upgrade;
 pub mod upstream;
 pub mod when;

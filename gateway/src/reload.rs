@@ -1,7 +1,12 @@
 //! From files to a configuration in force: load, compile, bind, resolve, then swap one pointer. Any failure before that
 //! changes nothing and says why.
 
-use std::{collections::HashSet, path::PathBuf, sync::Arc, time::Duration};
+use std::{
+    collections::HashSet,
+    path::PathBuf,
+    sync::{Arc, atomic::Ordering},
+    time::Duration,
+};
 
 use tokio::sync::Mutex;
 
@@ -95,6 +100,10 @@ impl Reloader {
             let message = "the gateway is draining: nothing is reloaded any more";
             return Err(ConfigError { diagnostics: vec![current.loaded.sources.error_of_all(message)] });
         }
+        if self.gateway.handing_over.load(Ordering::Acquire) {
+            let message = "a new process is taking over: nothing is reloaded until it has, or has failed";
+            return Err(ConfigError { diagnostics: vec![current.loaded.sources.error_of_all(message)] });
+        }
         let (origin, gateway) = (self.origin.clone(), Arc::clone(&self.gateway));
         let generation = current.generation + 1;
         let compile = move || {
@@ -182,6 +191,7 @@ fn refuse_fixed(current: &Snapshot, next: &Snapshot) -> Result<(), ConfigError> 
     };
     let changed = [
         ("/runtime/threads", old.runtime.threads == new.runtime.threads),
+        ("/runtime/upgrade", old.runtime.upgrade == new.runtime.upgrade),
         ("/telemetry/log", old.telemetry.log == new.telemetry.log),
         ("/admin", same_admin),
     ];

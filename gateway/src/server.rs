@@ -1,6 +1,12 @@
 //! The process: one runtime, the listeners, signals.
 
-use std::{collections::HashSet, sync::Arc, time::Duration};
+use std::{
+    collections::HashSet,
+    sync::{Arc, atomic::AtomicBool},
+    time::Duration,
+};
+
+use anyhow::Context as _;
 
 use arc_swap::ArcSwap;
 use pingora_core::{
@@ -20,6 +26,7 @@ use crate::{
     reload::{self, Origin, Reloader},
     snapshot::{Snapshot, Surroundings},
     telemetry::{access_log::AccessLog, metrics::Metrics},
+    upgrade::{Giver, Inherited, Succession},
     upstream::{Registry, exchange::Exchange},
 };
 
@@ -111,6 +118,7 @@ impl Server {
             connections: Connections::default(),
             admission: Admission::default(),
             readiness: Readiness::default(),
+            handing_over: AtomicBool::new(false),
         });
         let mut proxy = HttpProxy::new(Proxy::new(Arc::clone(&gateway)), conf);
         proxy.handle_init_modules();
@@ -120,28 +128,80 @@ impl Server {
     }
 
     /// Opens everything and serves until a signal ends it. `started` learns the listeners' addresses.
-    pub async fn run(self, mut signals: Signals, started: impl FnOnce(&Listeners)) -> Ended {
-        if let Err(ended) = self.open().await {
-            return ended;
+    /// With `take_over`, from the process that runs, if one does.
+    pub async fn run(self, mut signals: Signals, take_over: bool, started: impl FnOnce(&Listeners)) -> Ended {
+        let (mut succession, mut serving) = match self.begin(take_over).await {
+            Ok(begun) => begun,
+            Err(ended) => return ended,
+        };
+        if let Some(succession) = &mut succession
+            && let Err(error) = succession.take().await
+        {
+            return Ended::Failed(error);
         }
         self.gateway.readiness.set_ready();
+        let successor = match self.await_successor(succession, &mut serving).await {
+            Ok(successor) => successor,
+            Err(error) => return Ended::Failed(error),
+        };
         started(&self.listeners);
-        loop {
+        let replaced = loop {
             tokio::select! {
                 Some(()) = signals.hangup.recv() => drop(self.reloader.reload().await),
                 Some(()) = signals.interrupt.recv() => {
                     self.gateway.access_log.close();
                     return Ended::Done;
                 }
-                Some(()) = signals.terminate.recv() => break,
+                Some(()) = signals.terminate.recv() => break false,
+                () = gone(successor.as_ref()) => break true,
             }
+        };
+        if replaced {
+            tracing::info!("a new process has taken over");
+            serving.stop();
         }
-        let ended = self.leave(signals).await;
+        let ended = self.leave(signals, replaced).await;
         self.gateway.access_log.close();
         ended
     }
 
-    async fn open(&self) -> Result<(), Ended> {
+    /// Opens everything, with the sockets of the process that runs if it is to be replaced.
+    async fn begin(&self, take_over: bool) -> Result<(Option<Succession>, admin::Serving), Ended> {
+        let snapshot = self.gateway.snapshot.load_full();
+        let upgrade = snapshot.loaded.config.runtime.upgrade.as_ref();
+        let (succession, mut inherited) = match upgrade {
+            None if take_over => {
+                return Err(Ended::Failed(anyhow::anyhow!("--take-over needs `runtime.upgrade` in the configuration")));
+            }
+            None => (None, Inherited::default()),
+            Some(upgrade) => {
+                let (succession, inherited) = Succession::begin(upgrade.socket.as_ref(), take_over).await?;
+                (Some(succession), inherited)
+            }
+        };
+        let failed = |error: std::io::Error| Ended::Failed(error.into());
+        self.listeners.inherit(inherited.take_all("listener")).map_err(failed)?;
+        let serving = self.open(&mut inherited).await?;
+        self.listeners.disinherit();
+        Ok((succession, serving))
+    }
+
+    /// Sends the old process away, if there is one, and listens for the one that will replace this.
+    async fn await_successor(
+        &self,
+        succession: Option<Succession>,
+        serving: &mut admin::Serving,
+    ) -> anyhow::Result<Option<Arc<Giver>>> {
+        let Some(succession) = succession else { return Ok(None) };
+        let (path, exclusive) = succession.finish().await?;
+        let spares = std::mem::take(&mut serving.spares);
+        let (gateway, listeners) = (Arc::clone(&self.gateway), Arc::clone(&self.listeners));
+        let giver = Giver::new(gateway, listeners, exclusive, spares);
+        giver.listen(&path).with_context(|| format!("the upgrade socket {} cannot be bound", path.display()))?;
+        Ok(Some(giver))
+    }
+
+    async fn open(&self, inherited: &mut Inherited) -> Result<admin::Serving, Ended> {
         let snapshot = self.gateway.snapshot.load_full();
         let (sources, config) = (&snapshot.loaded.sources, &snapshot.loaded.config);
         let refuse = |pointer: &str, message: String| {
@@ -153,23 +213,27 @@ impl Server {
         let bound = bound
             .map_err(|(at, error)| refuse(&format!("/listeners/{at}/address"), format!("cannot be bound: {error}")))?;
         reload::resolve(&snapshot).await;
+        let mut serving = admin::Serving::default();
         if let Some(config) = &config.admin {
             let state =
                 admin::State::new(Arc::clone(&self.gateway), Arc::clone(&self.listeners), Arc::clone(&self.reloader));
-            admin::serve(config, state).await.map_err(|(pointer, message)| refuse(pointer, message))?;
+            let served = admin::serve(config, state, inherited).await;
+            serving = served.map_err(|(pointer, message)| refuse(pointer, message))?;
         }
         self.gateway.access_log.apply(log);
         self.gateway.metrics.config_applied(snapshot.generation, &snapshot.hash);
         self.gateway.metrics.certificates(&snapshot.certificates());
         let wanted: HashSet<&str> = snapshot.listeners.keys().map(String::as_str).collect();
         self.listeners.apply(bound, &wanted);
-        Ok(())
+        Ok(serving)
     }
 
-    /// Drains; a second signal ends it at once.
-    async fn leave(&self, mut signals: Signals) -> Ended {
+    /// Drains; a second signal ends it at once. Once replaced, there is nothing to wait for before: the addresses go on
+    /// being served.
+    async fn leave(&self, mut signals: Signals, replaced: bool) -> Ended {
         let times = &self.gateway.snapshot.load_full().loaded.config.runtime.drain;
-        let (delay, deadline): (Duration, Duration) = (times.readiness_delay.0, times.deadline.0);
+        let delay: Duration = if replaced { Duration::ZERO } else { times.readiness_delay.0 };
+        let deadline: Duration = times.deadline.0;
         tokio::select! {
             drained = drain(&self.gateway, &self.listeners, delay, deadline) => match drained {
                 Drained::Complete => tracing::info!("drained"),
@@ -179,6 +243,14 @@ impl Server {
             Some(()) = signals.terminate.recv() => tracing::warn!("told again to end while draining"),
         }
         Ended::Done
+    }
+}
+
+/// Resolves when a new process has taken over.
+async fn gone(giver: Option<&Arc<Giver>>) {
+    match giver {
+        Some(giver) => giver.gone().await,
+        None => std::future::pending().await,
     }
 }
 

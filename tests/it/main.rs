@@ -23,4 +23,5 @@ mod reload;
 mod routing;
 mod tidy;
 mod tls;
+mod upgrade;
 mod ways;

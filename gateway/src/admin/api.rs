@@ -87,6 +87,8 @@ async fn status(From(state): From<State>) -> Json<Value> {
     };
     Json(json!({
         "version": env!("CARGO_PKG_VERSION"),
+        "pid": std::process::id(),
+        "handing_over": state.gateway.handing_over.load(std::sync::atomic::Ordering::Acquire),
         "generation": snapshot.generation,
         "config_hash": snapshot.hash,
         "ready": state.gateway.readiness.refusal().is_none(),

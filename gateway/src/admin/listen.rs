@@ -2,47 +2,110 @@
 
 use std::{
     net::SocketAddr,
-    os::unix::fs::{FileTypeExt as _, PermissionsExt as _},
+    os::{
+        fd::{AsFd as _, OwnedFd},
+        unix::fs::{FileTypeExt as _, PermissionsExt as _},
+    },
     path::Path,
     sync::Arc,
 };
 
 use axum::Router;
-use tokio::net::{TcpListener, UnixListener, UnixStream};
+use tokio::{
+    net::{TcpListener, UnixListener, UnixStream},
+    task::JoinHandle,
+};
 
 use super::{State, api};
-use crate::config::admin::Admin;
+use crate::{
+    config::admin::Admin,
+    upgrade::{Inherited, Spare},
+};
 
 /// Opens the admin listener, and the one for probes if there is one. The error names the place in the configuration.
-pub async fn serve(config: &Admin, mut state: State) -> Result<(), (&'static str, String)> {
+///
+/// Sockets of the process that this one replaces are used where the address is the same. Gives back another descriptor of
+/// each socket, and the tasks that serve.
+pub async fn serve(
+    config: &Admin,
+    mut state: State,
+    inherited: &mut Inherited,
+) -> Result<Serving, (&'static str, String)> {
     state.token = Arc::from(config.token.expose().as_bytes());
     let wrong = |error: std::io::Error| format!("cannot be bound: {error}");
-    let probes = match &config.probes {
-        Some(probes) => {
-            let listener = bind(&probes.address).await.map_err(|e| ("/admin/probes/address", wrong(e)))?;
-            Some((listener, api::probes(state.clone(), probes.metrics)))
-        }
-        None => None,
-    };
-    let pages = api::admin(state);
-    match config.address.strip_prefix("unix:") {
-        Some(path) => {
-            let listener = bind_unix(Path::new(path)).await.map_err(|e| ("/admin/address", wrong(e)))?;
-            tokio::spawn(async move { ended(axum::serve(listener, pages).await) });
-        }
-        None => {
-            let listener = bind(&config.address).await.map_err(|e| ("/admin/address", wrong(e)))?;
-            spawn(listener, pages);
-        }
+    let mut serving = Serving::default();
+    let pages = api::admin(state.clone());
+    let known = inherited.take(ADMIN, &config.address);
+    let bound = socket(&config.address, known).await.map_err(|e| ("/admin/address", wrong(e)))?;
+    serving.start(ADMIN, &config.address, bound, pages).map_err(|e| ("/admin/address", wrong(e)))?;
+    if let Some(probes) = &config.probes {
+        let place = "/admin/probes/address";
+        let known = inherited.take(PROBES, &probes.address);
+        let bound = socket(&probes.address, known).await.map_err(|e| (place, wrong(e)))?;
+        let pages = api::probes(state, probes.metrics);
+        serving.start(PROBES, &probes.address, bound, pages).map_err(|e| (place, wrong(e)))?;
     }
-    if let Some((listener, pages)) = probes {
-        spawn(listener, pages);
-    }
-    Ok(())
+    Ok(serving)
 }
 
-fn spawn(listener: TcpListener, pages: Router) {
-    tokio::spawn(async move { ended(axum::serve(listener, pages).await) });
+/// What a listening socket is for, in a hand-over.
+const ADMIN: &str = "admin";
+const PROBES: &str = "probes";
+
+/// The listeners for operators, at work.
+#[derive(Default)]
+pub struct Serving {
+    /// Another descriptor of each socket.
+    pub spares: Vec<Spare>,
+    tasks: Vec<JoinHandle<()>>,
+}
+
+impl Serving {
+    fn start(&mut self, kind: &str, address: &str, socket: Socket, pages: Router) -> std::io::Result<()> {
+        let descriptor = match &socket {
+            Socket::Tcp(listener) => listener.as_fd().try_clone_to_owned()?,
+            Socket::Unix(listener) => listener.as_fd().try_clone_to_owned()?,
+        };
+        self.spares.push(Spare { name: format!("{kind} {address}"), descriptor });
+        self.tasks.push(tokio::spawn(async move {
+            match socket {
+                Socket::Tcp(listener) => ended(axum::serve(listener, pages).await),
+                Socket::Unix(listener) => ended(axum::serve(listener, pages).await),
+            }
+        }));
+        Ok(())
+    }
+
+    /// Stops accepting: another process has taken over.
+    pub fn stop(&mut self) {
+        self.spares.clear();
+        for task in self.tasks.drain(..) {
+            task.abort();
+        }
+    }
+}
+
+enum Socket {
+    Tcp(TcpListener),
+    Unix(UnixListener),
+}
+
+/// The socket of the process that this one replaces, or a new one.
+async fn socket(address: &str, known: Option<OwnedFd>) -> std::io::Result<Socket> {
+    match (address.strip_prefix("unix:"), known) {
+        (Some(_), Some(known)) => {
+            let listener = std::os::unix::net::UnixListener::from(known);
+            listener.set_nonblocking(true)?;
+            Ok(Socket::Unix(UnixListener::from_std(listener)?))
+        }
+        (None, Some(known)) => {
+            let listener = std::net::TcpListener::from(known);
+            listener.set_nonblocking(true)?;
+            Ok(Socket::Tcp(TcpListener::from_std(listener)?))
+        }
+        (Some(path), None) => bind_unix(Path::new(path)).await.map(Socket::Unix),
+        (None, None) => bind(address).await.map(Socket::Tcp),
+    }
 }
 
 fn ended(result: std::io::Result<()>) {

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use crate::{front::listeners::Listeners, gateway::Gateway, reload::Reloader};
 
-pub use listen::serve;
+pub use listen::{Serving, serve};
 
 /// What the pages show and do.
 #[derive(Clone)]

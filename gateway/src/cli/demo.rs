@@ -28,7 +28,7 @@ pub(super) fn demo(arguments: &Arguments) -> anyhow::Result<ExitCode> {
         erp: backends::start("erp", backends::erp)?,
     };
     let text = addresses.put_into(CONFIG);
-    super::run::serve(Origin::Text(text), |_| {
+    super::run::serve(Origin::Text(text), false, |_| {
         // A terminal that has gone away does not end the demo.
         let _ = super::print(&addresses.put_into(GREETING));
     })

@@ -23,6 +23,10 @@ pub(super) struct Arguments {
     /// Where to listen without a file.
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:8080", requires = "upstream")]
     listen: String,
+    /// Replace the process that runs with this configuration's `runtime.upgrade.socket`, without losing a connection. If
+    /// none runs, start.
+    #[arg(long, conflicts_with = "upstream")]
+    take_over: bool,
 }
 
 pub(super) fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
@@ -31,11 +35,11 @@ pub(super) fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
         (None, Some(url)) => Origin::Text(proxy_text(&url, &arguments.listen)?),
         _ => bail!("either --config or --upstream is needed"),
     };
-    serve(origin, |_| {})
+    serve(origin, arguments.take_over, |_| {})
 }
 
 /// Serves a configuration until a signal ends it.
-pub(super) fn serve(origin: Origin, started: impl FnOnce(&Listeners)) -> anyhow::Result<ExitCode> {
+pub(super) fn serve(origin: Origin, take_over: bool, started: impl FnOnce(&Listeners)) -> anyhow::Result<ExitCode> {
     let lasting = Lasting::default();
     let snapshot = match lasting.first(&origin) {
         Ok(snapshot) => snapshot,
@@ -53,7 +57,7 @@ pub(super) fn serve(origin: Origin, started: impl FnOnce(&Listeners)) -> anyhow:
         .context("no runtime")?;
     let ended = runtime.block_on(async {
         let signals = Signals::take().map_err(|e| Ended::Failed(e.into()))?;
-        Ok(Server::new(snapshot, lasting, origin, threads).run(signals, started).await)
+        Ok(Server::new(snapshot, lasting, origin, threads).run(signals, take_over, started).await)
     });
     runtime.shutdown_background();
     match ended.unwrap_or_else(|failed| failed) {

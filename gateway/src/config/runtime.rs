@@ -13,6 +13,18 @@ pub struct Runtime {
     pub threads: u32,
     /// How the process ends on SIGTERM.
     pub drain: Drain,
+    /// Replacing the program without losing a connection. Fixed at start.
+    pub upgrade: Option<Upgrade>,
+}
+
+/// Replacing the program without losing a connection.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Upgrade {
+    /// Absolute path of the Unix socket on which a new process (`crossway run --take-over`) takes over from this one. What
+    /// only one process may hold is locked by a file beside it, whose name ends in `.lock`.
+    #[schemars(length(min = 2, max = 100))]
+    pub socket: String,
 }
 
 /// How the process ends on SIGTERM.

@@ -4,7 +4,7 @@ use std::{
     collections::{HashMap, HashSet},
     io,
     net::SocketAddr,
-    os::fd::IntoRawFd,
+    os::fd::{IntoRawFd as _, OwnedFd},
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -31,6 +31,8 @@ pub struct Listeners {
     gateway: Arc<Gateway>,
     proxy: Arc<HttpProxy<Proxy>>,
     open: Mutex<HashMap<String, Open>>,
+    /// Sockets of the process that this one replaces, by address as configured.
+    inherited: Mutex<HashMap<String, std::net::TcpListener>>,
     closed: AtomicBool,
 }
 
@@ -38,6 +40,8 @@ struct Open {
     stop: watch::Sender<bool>,
     task: JoinHandle<()>,
     local: SocketAddr,
+    /// Another descriptor of the socket, for a process that replaces this one.
+    spare: std::net::TcpListener,
 }
 
 /// Sockets bound for a configuration that is not in force yet. Dropping it closes them.
@@ -49,7 +53,30 @@ pub struct Bound {
 impl Listeners {
     /// None open yet.
     pub fn new(gateway: Arc<Gateway>, proxy: Arc<HttpProxy<Proxy>>) -> Self {
-        Self { gateway, proxy, open: Mutex::new(HashMap::new()), closed: AtomicBool::new(false) }
+        let (open, inherited) = (Mutex::default(), Mutex::default());
+        Self { gateway, proxy, open, inherited, closed: AtomicBool::new(false) }
+    }
+
+    /// Keeps sockets of the process that this one replaces, for [`bind`](Self::bind).
+    pub fn inherit(&self, sockets: HashMap<String, OwnedFd>) -> io::Result<()> {
+        let mut inherited = self.inherited.lock();
+        for (address, socket) in sockets {
+            let socket = std::net::TcpListener::from(socket);
+            socket.set_nonblocking(true)?;
+            inherited.insert(address, socket);
+        }
+        Ok(())
+    }
+
+    /// Lets go of inherited sockets that nothing has used.
+    pub fn disinherit(&self) {
+        self.inherited.lock().clear();
+    }
+
+    /// Another descriptor of each socket, with its address as configured.
+    pub fn duplicates(&self) -> io::Result<Vec<(String, std::net::TcpListener)>> {
+        let open = self.open.lock();
+        open.iter().map(|(address, listener)| Ok((address.clone(), listener.spare.try_clone()?))).collect()
     }
 
     /// Binds those of the wanted addresses that are not open, and changes nothing else. The error names the index.
@@ -61,7 +88,11 @@ impl Listeners {
         let mut bound = Bound::default();
         for (at, address) in wanted.into_iter().enumerate() {
             if !open.contains_key(address) {
-                bound.sockets.push((address.to_owned(), bind(address).map_err(|e| (at, e))?));
+                let socket = match self.inherited.lock().remove(address) {
+                    Some(socket) => socket,
+                    None => bind(address).map_err(|e| (at, e))?,
+                };
+                bound.sockets.push((address.to_owned(), socket));
             }
         }
         Ok(bound)
@@ -114,7 +145,7 @@ impl Listeners {
     }
 
     fn start(&self, address: &str, socket: std::net::TcpListener) -> io::Result<Open> {
-        let local = socket.local_addr()?;
+        let (local, spare) = (socket.local_addr()?, socket.try_clone()?);
         // Pingora looks a bound socket up by the very text of the address it is given.
         let mut fds = Fds::new();
         fds.add(address.to_owned(), socket.into_raw_fd());
@@ -126,7 +157,7 @@ impl Listeners {
         service.endpoints().add_listener(ListenerConfig::tcp(address).l4_buffer(buffers));
         let (stop, stopped) = watch::channel(false);
         let task = tokio::spawn(async move { service.start_service(Some(fds), stopped, 1).await });
-        Ok(Open { stop, task, local })
+        Ok(Open { stop, task, local, spare })
     }
 }
 

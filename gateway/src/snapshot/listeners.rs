@@ -86,6 +86,14 @@ impl Compiler<'_> {
         }
     }
 
+    pub(super) fn runtime(&mut self) {
+        if let Some(upgrade) = &self.loaded.config.runtime.upgrade
+            && !Path::new(&upgrade.socket).is_absolute()
+        {
+            self.error("/runtime/upgrade/socket", "is not an absolute path");
+        }
+    }
+
     pub(super) fn admin(&mut self) {
         let Some(admin) = &self.loaded.config.admin else { return };
         match admin.address.strip_prefix("unix:") {

@@ -204,6 +204,7 @@ impl Snapshot {
             Compiler { loaded: &loaded, around, deps: Deps::default(), found: Vec::new(), said: HashSet::new() };
         compiler.deps.consumers = Arc::new(compiler.consumers());
         compiler.admin();
+        compiler.runtime();
         let listeners = compiler.listeners();
         let upstreams = compiler.upstreams();
         let global = Arc::new(compiler.global_chain());

@@ -6,6 +6,7 @@ use std::{
     os::unix::net::UnixStream,
     path::{Path, PathBuf},
     process::{Child, Command, ExitStatus, Stdio},
+    sync::Arc,
 };
 
 use serde_json::Value;
@@ -20,7 +21,9 @@ const TOKEN: &str = "token-of-the-tests-0123";
 /// A running gateway; ended when dropped.
 pub struct Gateway {
     child: Child,
-    folder: TempDir,
+    folder: Arc<TempDir>,
+    /// How many processes came before this one.
+    age: usize,
     listeners: Vec<(String, SocketAddr)>,
 }
 
@@ -30,19 +33,31 @@ impl Gateway {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("gateway.yaml");
         std::fs::write(&path, complete(config, folder.path())).unwrap();
-        let log = std::fs::File::create(folder.path().join("stderr")).unwrap();
-        let child = Command::new(BINARY)
-            .args(["run", "-c"])
-            .arg(&path)
-            .stdin(Stdio::null())
-            .stdout(std::fs::File::create(folder.path().join("stdout")).unwrap())
-            .stderr(log)
-            .spawn()
-            .unwrap();
-        let mut gateway = Self { child, folder, listeners: Vec::new() };
+        let child = spawn(folder.path(), 0, &[]);
+        let mut gateway = Self { child, folder: Arc::new(folder), age: 0, listeners: Vec::new() };
         eventually("the gateway is ready", || gateway.is_ready().then_some(()));
         gateway.refresh();
         gateway
+    }
+
+    /// Starts another process that takes over from this one, with this configuration.
+    pub fn successor(&self, config: &str) -> Self {
+        self.write(config);
+        let age = self.age + 1;
+        let child = spawn(self.folder.path(), age, &["--take-over"]);
+        Self { child, folder: Arc::clone(&self.folder), age, listeners: self.listeners.clone() }
+    }
+
+    /// Waits until this process alone serves.
+    pub fn wait_in_charge(&mut self) {
+        eventually("the process is in charge", || {
+            if let Some(status) = self.child.try_wait().unwrap() {
+                panic!("the gateway ended with {status}: {}", self.stderr());
+            }
+            let status = self.try_admin("GET /api/status")?.json();
+            (status["pid"] == self.pid() && status["ready"] == true).then_some(())
+        });
+        self.refresh();
     }
 
     fn is_ready(&mut self) -> bool {
@@ -87,7 +102,15 @@ impl Gateway {
 
     /// Asks the admin listener.
     pub fn admin_with(&self, request: &str, headers: &[(&str, &str)]) -> Response {
-        let mut stream = UnixStream::connect(self.socket()).unwrap();
+        self.try_admin_with(request, headers).expect("the admin listener answers")
+    }
+
+    fn try_admin(&self, request: &str) -> Option<Response> {
+        self.try_admin_with(request, &[("Authorization", &format!("Bearer {TOKEN}"))])
+    }
+
+    fn try_admin_with(&self, request: &str, headers: &[(&str, &str)]) -> Option<Response> {
+        let mut stream = UnixStream::connect(self.socket()).ok()?;
         stream.set_read_timeout(Some(PATIENCE)).unwrap();
         let mut text = format!("{request} HTTP/1.1\r\nConnection: close\r\n");
         if !headers.iter().any(|(n, _)| n.eq_ignore_ascii_case("host")) {
@@ -97,10 +120,10 @@ impl Gateway {
             text.extend([*name, ": ", *value, "\r\n"]);
         }
         text.push_str("\r\n");
-        stream.write_all(text.as_bytes()).unwrap();
+        stream.write_all(text.as_bytes()).ok()?;
         let mut answer = Vec::new();
-        stream.read_to_end(&mut answer).unwrap();
-        parse(&answer)
+        stream.read_to_end(&mut answer).ok()?;
+        if answer.is_empty() { None } else { Some(parse(&answer)) }
     }
 
     pub fn status(&self) -> Value {
@@ -136,7 +159,7 @@ impl Gateway {
     }
 
     pub fn stderr(&self) -> String {
-        std::fs::read_to_string(self.folder.path().join("stderr")).unwrap_or_default()
+        std::fs::read_to_string(self.folder.path().join(format!("stderr{}", self.age))).unwrap_or_default()
     }
 
     pub fn pid(&self) -> u32 {
@@ -172,6 +195,19 @@ impl Drop for Gateway {
             eprintln!("--- the gateway's log\n{}", self.stderr());
         }
     }
+}
+
+fn spawn(folder: &Path, age: usize, more: &[&str]) -> Child {
+    let file = |name: &str| std::fs::File::create(folder.join(format!("{name}{age}"))).unwrap();
+    Command::new(BINARY)
+        .args(["run", "-c"])
+        .arg(folder.join("gateway.yaml"))
+        .args(more)
+        .stdin(Stdio::null())
+        .stdout(file("stdout"))
+        .stderr(file("stderr"))
+        .spawn()
+        .unwrap()
 }
 
 fn complete(config: &str, folder: &Path) -> String {

@@ -30,6 +30,9 @@ use crate::{
 /// Empty lines tolerated before a request line (RFC 9112, section 2.2).
 const MAX_EMPTY_LINES: usize = 2;
 
+/// How long a connection without a request is kept once the listener is going away.
+const LAST_REQUEST: Duration = Duration::from_secs(1);
+
 /// How long the rest of a request may take to arrive after its answer, before the connection is closed instead.
 const MAX_DRAIN: Duration = Duration::from_secs(2);
 
@@ -142,9 +145,11 @@ impl Front {
         let patience = if served == 0 { client.header_deadline.0 } else { client.idle.0 };
         tokio::select! {
             biased;
-            begun = lane.first_byte(Instant::now() + patience) => begun,
-            _ = shutdown.wait_for(|stop| *stop) => false,
+            begun = lane.first_byte(Instant::now() + patience) => return begun,
+            _ = shutdown.wait_for(|stop| *stop) => {}
         }
+        // A request may be on its way: closing now would lose it.
+        lane.first_byte(Instant::now() + patience.min(LAST_REQUEST)).await
     }
 }
 

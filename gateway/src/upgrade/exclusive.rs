@@ -1,0 +1,68 @@
+//! What only one process may hold at a time.
+
+use std::{fs::File, io, path::PathBuf, time::Duration};
+
+use parking_lot::Mutex;
+use rustix::fs::{FlockOperation, flock};
+
+/// How long the other process may take to let go.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// A lock file beside the upgrade socket: it stands for what only one process may hold.
+#[derive(Debug)]
+pub struct Exclusive {
+    path: PathBuf,
+    held: Mutex<Option<File>>,
+}
+
+impl Exclusive {
+    /// Not held yet.
+    pub fn new(path: PathBuf) -> Self {
+        Self { path, held: Mutex::new(None) }
+    }
+
+    /// Takes it, waiting a moment for another process to let go. Nothing if it is held already.
+    pub async fn take(&self) -> io::Result<()> {
+        let deadline = tokio::time::Instant::now() + PATIENCE;
+        loop {
+            match self.try_take() {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock && tokio::time::Instant::now() < deadline => {
+                    tokio::time::sleep(Duration::from_millis(10)).await;
+                }
+                done => return done,
+            }
+        }
+    }
+
+    /// Takes it if it is free.
+    pub fn try_take(&self) -> io::Result<()> {
+        let mut held = self.held.lock();
+        if held.is_none() {
+            let file = File::options().create(true).append(true).open(&self.path)?;
+            flock(&file, FlockOperation::NonBlockingLockExclusive)?;
+            *held = Some(file);
+        }
+        Ok(())
+    }
+
+    /// Lets go.
+    pub fn release(&self) {
+        self.held.lock().take();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_one_holds_it() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let [one, two] = [(); 2].map(|()| Exclusive::new(folder.path().join("lock")));
+        one.try_take().expect("free");
+        one.try_take().expect("held already");
+        assert_eq!(two.try_take().map_err(|e| e.kind()), Err(io::ErrorKind::WouldBlock));
+        one.release();
+        two.try_take().expect("free again");
+    }
+}
