@@ -35,6 +35,9 @@ pub struct Route {
     pub redirect: Option<Redirect>,
     /// Time until the response header, retries included; narrows the upstream's `timeouts.total`.
     pub timeout: Option<HumanDuration>,
+    /// Takes gRPC-web and speaks gRPC to the upstream, which must have `http2: true`. Other requests pass as they are.
+    #[serde(default)]
+    pub grpc_web: bool,
     /// Limits of this route.
     #[serde(default)]
     pub limits: RouteLimits,

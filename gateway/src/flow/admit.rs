@@ -8,7 +8,7 @@ use http::{HeaderValue, Method, StatusCode, header};
 use pingora_http::RequestHeader;
 use pingora_proxy::Session;
 
-use super::{Admitted, Attempt, InFlightGauge, Log};
+use super::{Admitted, Attempt, InFlightGauge, Log, grpc::Call};
 use crate::{
     chain::{Chain, Entered},
     config::route::EncodedSlashes,
@@ -57,6 +57,7 @@ pub(super) fn admit(gateway: &Gateway, session: &mut Session) -> Result<(Admitte
         entered: Entered::default(),
         port: view.port,
         body: None,
+        grpc: Call::native(req, req.version),
         attempt: Attempt::default(),
         outcome: Log::default(),
         _in_flight: InFlightGauge::enter(&gateway.metrics.in_flight),
@@ -113,8 +114,11 @@ pub(super) fn method_not_allowed(allow: &[Method]) -> Reply {
 }
 
 impl Admitted {
-    /// Takes the route: its chain, its limits, its deadline.
-    pub(super) fn take_route(&mut self, route: Arc<Route>, params: PathParams) {
+    /// Takes the route: its chain, its limits, the form of calls.
+    pub(super) fn take_route(&mut self, route: Arc<Route>, params: PathParams, req: &RequestHeader) {
+        if route.grpc_web && self.grpc.is_none() {
+            self.grpc = Call::web(req, self.version);
+        }
         self.ctx.route = Some(Arc::clone(&route.name));
         self.ctx.params = params;
         if let Some(max) = route.max_request_body {

@@ -36,7 +36,9 @@ pub(super) fn prepare(
         version: admitted.version,
     };
     request::say_forwarded(req, &hop, &admitted.conn.told(&hop)).map_err(|_| Fault::Loop)?;
-    req.set_version(Version::HTTP_11);
+    if req.version != Version::HTTP_2 {
+        req.set_version(Version::HTTP_11);
+    }
     let host: Cow<'_, HeaderValue> = match host {
         HostRewrite::Fixed(value) => Cow::Borrowed(value),
         HostRewrite::Preserve if !asked.name.is_empty() => Cow::Owned(value(&authority(&asked))?),
@@ -49,6 +51,9 @@ pub(super) fn prepare(
         req.insert_header(header::ACCEPT_ENCODING, HeaderValue::from_static("identity")).map_err(broken)?;
     }
     frame(admitted, req).map_err(broken)?;
+    if let Some(call) = &admitted.grpc {
+        call.outbound(req)?;
+    }
     let chain = Arc::clone(&admitted.chain);
     chain.on_upstream_request(req, &mut admitted.ctx, &mut admitted.entered)
 }

@@ -99,6 +99,8 @@ pub struct Route {
     pub max_request_body: Option<u64>,
     /// Largest body a plugin may hold.
     pub max_buffered_body: Option<u64>,
+    /// Whether it takes gRPC-web.
+    pub grpc_web: bool,
     /// What an encoded slash means.
     pub encoded_slashes: EncodedSlashes,
     /// Counters and histograms.
