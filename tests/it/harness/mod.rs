@@ -2,12 +2,14 @@
 
 mod client;
 mod gateway;
+mod h2;
 mod upstream;
 
 use std::time::{Duration, Instant};
 
 pub use client::{Connection, Response, exchange, raw};
 pub use gateway::{BINARY, Gateway};
+pub use h2::{H2Upstream, TLS_NAME, frame, frames};
 pub use upstream::{Answer, Received, Upstream};
 
 /// Longest a test waits for anything.
