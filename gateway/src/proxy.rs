@@ -1,9 +1,10 @@
 //! `impl ProxyHttp`: each phase delegates. The one adapter to Pingora's hooks, so that its next release changes one file.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use http::HeaderMap;
 use pingora_core::{Error, Result, modules::http::HttpModules, upstreams::peer::HttpPeer};
 use pingora_http::{RequestHeader, ResponseHeader};
 use pingora_proxy::{FailToProxy, ProxyHttp, ProxyWarnLogContext, Session};
@@ -88,6 +89,26 @@ impl ProxyHttp for Proxy {
         flight: &mut Flight,
     ) -> Result<()> {
         self.steps.response(res, flight)
+    }
+
+    fn response_body_filter(
+        &self,
+        _session: &mut Session,
+        piece: &mut Option<Bytes>,
+        end: bool,
+        flight: &mut Flight,
+    ) -> Result<Option<Duration>> {
+        self.steps.response_body(piece, end, flight);
+        Ok(None)
+    }
+
+    async fn response_trailer_filter(
+        &self,
+        _session: &mut Session,
+        trailers: &mut HeaderMap,
+        flight: &mut Flight,
+    ) -> Result<Option<Bytes>> {
+        Ok(self.steps.response_trailers(trailers, flight))
     }
 
     fn error_while_proxy(

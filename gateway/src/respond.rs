@@ -4,12 +4,12 @@ use std::{borrow::Cow, io::Write as _};
 
 use bytes::Bytes;
 use crossway_plugin_api::{Content, Fault, Problem, Reply, RequestId};
-use http::{HeaderName, HeaderValue, Method, StatusCode, header};
+use http::{HeaderName, HeaderValue, Method, StatusCode, Version, header};
 use pingora_core::Result;
-use pingora_http::ResponseHeader;
+use pingora_http::{RequestHeader, ResponseHeader};
 use pingora_proxy::Session;
 
-use crate::request::Refusal;
+use crate::{flow::grpc, request::Refusal};
 
 const PROBLEM: HeaderValue = HeaderValue::from_static("application/problem+json");
 const NO_STORE: HeaderValue = HeaderValue::from_static("no-store");
@@ -24,6 +24,7 @@ pub fn fault_reply(fault: &Fault) -> Reply {
         Fault::ConnectTimeout => (StatusCode::GATEWAY_TIMEOUT, "The upstream server could not be reached in time."),
         Fault::Tls(_) => (StatusCode::BAD_GATEWAY, "The upstream server could not be trusted."),
         Fault::Reset(_) => (StatusCode::BAD_GATEWAY, "The upstream server broke the connection."),
+        Fault::Unprocessed(_) => (StatusCode::SERVICE_UNAVAILABLE, "The upstream server did not take the request."),
         Fault::UpstreamTimeout => (StatusCode::GATEWAY_TIMEOUT, "The upstream server did not answer in time."),
         Fault::UpstreamProtocol(_) => (StatusCode::BAD_GATEWAY, "The upstream server's answer is not valid HTTP."),
         Fault::ResponseTooLarge { .. } => (StatusCode::BAD_GATEWAY, "The upstream server's answer is too large."),
@@ -56,7 +57,7 @@ fn proxy_status(fault: &Fault) -> Option<&'static str> {
         Fault::Connect(_) => "crossway; error=connection_refused",
         Fault::ConnectTimeout => "crossway; error=connection_timeout",
         Fault::Tls(_) => "crossway; error=tls_certificate_error",
-        Fault::Reset(_) => "crossway; error=connection_terminated",
+        Fault::Reset(_) | Fault::Unprocessed(_) => "crossway; error=connection_terminated",
         Fault::UpstreamTimeout | Fault::Deadline => "crossway; error=http_response_timeout",
         Fault::UpstreamProtocol(_) => "crossway; error=http_protocol_error",
         Fault::ResponseTooLarge { .. } => "crossway; error=http_response_body_size",
@@ -84,8 +85,14 @@ fn problem_bytes(status: StatusCode, problem: &Problem, id: &RequestId) -> Vec<u
     document.to_string().into_bytes()
 }
 
-/// The header and body of a reply; the response phases of the chain come after this.
-pub fn parts(reply: &Reply, id: &RequestId) -> Result<(ResponseHeader, Bytes)> {
+/// The header and body of a reply, in the form that a gRPC call takes where it is the answer to one; the response phases
+/// of the chain come after this.
+pub fn parts(reply: &Reply, id: &RequestId, wire: Option<grpc::Wire>) -> Result<(ResponseHeader, Bytes)> {
+    if let Some(wire) = wire
+        && let Some(head) = grpc::parts(reply, wire)?
+    {
+        return Ok((head, Bytes::new()));
+    }
     let mut head = ResponseHeader::build(reply.status, Some(8 + reply.headers.len()))?;
     let (media_type, body): (Option<Cow<'_, HeaderValue>>, Bytes) = match &reply.content {
         Content::Empty => (None, Bytes::new()),
@@ -120,6 +127,10 @@ pub async fn send(session: &mut Session, mut head: ResponseHeader, body: Bytes) 
     if !head.headers.contains_key(header::DATE) {
         head.insert_header(header::DATE, httpdate::fmt_http_date(std::time::SystemTime::now()))?;
     }
+    if session.req_header().version == Version::HTTP_2 && head.headers.contains_key(grpc::STATUS) {
+        // The end of the stream says it, and a status in place of a body has no length.
+        head.remove_header(&header::CONTENT_LENGTH);
+    }
     let bodiless = session.req_header().method == Method::HEAD || matches!(head.status.as_u16(), 204 | 304);
     let silent = bodiless || body.is_empty();
     session.write_response_header(Box::new(head), silent).await?;
@@ -132,10 +143,13 @@ pub async fn send(session: &mut Session, mut head: ResponseHeader, body: Bytes) 
 }
 
 /// The header and body of the answer to an HTTP/2 request that never became one of Pingora's.
-pub fn refusal_parts(refusal: &Refusal, id: &RequestId) -> Result<(ResponseHeader, Bytes)> {
-    let (mut head, body) = parts(&refusal_reply(refusal), id)?;
+pub fn refusal_parts(refusal: &Refusal, id: &RequestId, req: &RequestHeader) -> Result<(ResponseHeader, Bytes)> {
+    let call = grpc::Call::native(req, Version::HTTP_2);
+    let (mut head, body) = parts(&refusal_reply(refusal), id, call.map(|call| call.wire))?;
     head.insert_header(REQUEST_ID, id.as_str())?;
-    frame(&mut head, body.len())?;
+    if !body.is_empty() {
+        frame(&mut head, body.len())?;
+    }
     Ok((head, body))
 }
 

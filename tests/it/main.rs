@@ -17,6 +17,7 @@ mod demo;
 mod drain;
 mod faults;
 mod framing;
+mod grpc;
 mod limits;
 mod plugins;
 mod reload;

@@ -37,6 +37,9 @@ pub struct Route {
     pub timeout: Option<HumanDuration>,
     /// Lets WebSockets through; without it a WebSocket handshake is answered 403.
     pub websocket: Option<WebSocket>,
+    /// Takes gRPC-web and speaks gRPC to the upstream, which must have `http2: true`. Other requests pass as they are.
+    #[serde(default)]
+    pub grpc_web: bool,
     /// Limits of this route.
     #[serde(default)]
     pub limits: RouteLimits,

@@ -15,6 +15,10 @@ pub struct Upstream {
     pub endpoints: Vec<Endpoint>,
     /// TLS to the endpoints; without it the connection is plain.
     pub tls: Option<UpstreamTls>,
+    /// HTTP/2 to the endpoints: with `tls` they must agree to it (ALPN), without they are spoken to in HTTP/2 at once
+    /// (RFC 9113, section 3.3). An endpoint that does not speak it is a connect error. gRPC needs it.
+    #[serde(default)]
+    pub http2: bool,
     /// How the next endpoint is chosen.
     #[serde(default)]
     pub balance: Balance,

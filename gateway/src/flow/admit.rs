@@ -8,7 +8,7 @@ use http::{HeaderValue, Method, StatusCode, header};
 use pingora_http::RequestHeader;
 use pingora_proxy::Session;
 
-use super::{Admitted, Attempt, InFlightGauge, Log, upgrade::Wanted};
+use super::{Admitted, Attempt, InFlightGauge, Log, grpc::Call, upgrade::Wanted};
 use crate::{
     chain::{Chain, Entered},
     config::route::EncodedSlashes,
@@ -58,6 +58,7 @@ pub(super) fn admit(gateway: &Gateway, session: &mut Session) -> Result<(Admitte
         entered: Entered::default(),
         port: view.port,
         body: None,
+        grpc: Call::native(req, req.version),
         attempt: Attempt::default(),
         outcome: Log::default(),
         _in_flight: InFlightGauge::enter(&gateway.metrics.in_flight),
@@ -114,15 +115,22 @@ pub(super) fn method_not_allowed(allow: &[Method]) -> Reply {
 }
 
 impl Admitted {
-    /// Takes the route: its chain, its limits, its deadline.
-    pub(super) fn take_route(&mut self, route: Arc<Route>, params: PathParams) {
+    /// Takes the route: its chain, its limits, the form of calls.
+    pub(super) fn take_route(&mut self, route: Arc<Route>, params: PathParams, req: &RequestHeader) {
+        if route.grpc_web && self.grpc.is_none() {
+            self.grpc = Call::web(req, self.version);
+        }
         self.ctx.route = Some(Arc::clone(&route.name));
         self.ctx.params = params;
         if let Some(max) = route.max_request_body {
             self.ctx.max_request_body = max;
         }
-        if let Some((rate, idle)) = route.client_pace(&self.listener.limits.client) {
-            self.conn.set_pace(rate, idle);
+        let client = &self.listener.limits.client;
+        match (route.client_pace(client), &self.grpc) {
+            // A caller streams when it has something to say.
+            (None, Some(_)) => self.conn.set_pace(0, client.idle.0),
+            (Some((rate, idle)), _) => self.conn.set_pace(rate, idle),
+            (None, None) => {}
         }
         self.chain = Arc::<Chain>::clone(&route.chain);
         self.route = Some(route);

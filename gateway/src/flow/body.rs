@@ -7,7 +7,7 @@ use bytes::{Bytes, BytesMut};
 use crossway_plugin_api::{Fault, Overflow, Reply};
 use pingora_proxy::Session;
 
-use super::Admitted;
+use super::{Admitted, grpc};
 use crate::{
     front::Cut,
     request::BodyFraming,
@@ -35,7 +35,12 @@ pub(super) fn count(admitted: &mut Admitted, piece: usize) -> Result<(), Fault> 
 pub(super) fn check_deadline(admitted: &Admitted) -> Result<(), Fault> {
     let sending = admitted.attempt.started.is_some();
     let late = admitted.ctx.deadline.is_some_and(|deadline| Instant::now() >= deadline);
-    if sending && late { Err(Fault::ClientTimeout) } else { Ok(()) }
+    match &admitted.grpc {
+        _ if !(sending && late) => Ok(()),
+        // A caller streams for as long as it has said: it is not slow.
+        Some(_) => Err(Fault::Deadline),
+        None => Err(Fault::ClientTimeout),
+    }
 }
 
 /// Tells a client that waits for it to send its body (RFC 9110, section 10.1.1), once. The gateway answers for the
@@ -57,6 +62,9 @@ pub(super) async fn buffer(
     let Some((wanted, overflow)) = chain.wants_request_body(admitted.entered, &session.req_header().headers) else {
         return Ok(None);
     };
+    if admitted.grpc.is_some() {
+        return Ok((overflow == Overflow::Refuse).then(grpc::not_held));
+    }
     let configured = admitted.listener.limits.request.buffered_body.0;
     let max = wanted.min(route.max_buffered_body.unwrap_or(configured)).min(admitted.ctx.max_request_body);
     match (admitted.framing.body, overflow) {

@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::Instant};
 
 use crossway_plugin_api::{Fault, Overflow};
-use http::{HeaderValue, header};
+use http::{HeaderValue, Version, header};
 use pingora_http::{RequestHeader, ResponseHeader};
 use pingora_proxy::Session;
 
@@ -84,6 +84,8 @@ impl Prepare for Base<'_> {
 impl Base<'_> {
     fn make(&mut self, endpoint_name: &HeaderValue) -> Result<RequestHeader, Fault> {
         let mut req = self.base.clone();
+        // What the endpoint speaks is known once there is a connection to it.
+        req.set_version(Version::HTTP_11);
         request::strip_request_hop_by_hop(&mut req);
         outbound::prepare(self.admitted, &mut req, endpoint_name)?;
         if !req.headers.contains_key(header::CONTENT_LENGTH) && self.admitted.framing.body == BodyFraming::Chunked {

@@ -13,6 +13,7 @@ impl Steps {
     /// Runs once for each request, however it ended.
     pub fn finish(&self, session: &Session, flight: &mut Flight, error: Option<&Error>) {
         let Some(in_air) = flight.admitted.as_deref_mut() else { return };
+        in_air.conn.answer_by(None);
         if let (Some(error), None) = (error, in_air.outcome.code) {
             let fault = fault::of(error);
             self.gateway.metrics.fault(fault.code());
@@ -21,7 +22,7 @@ impl Steps {
         let duration = in_air.started.elapsed();
         let head = session.response_written().filter(|head| !head.status.is_informational());
         let outcome = Outcome {
-            status: head.map(|head| head.status),
+            status: head.map(|head| in_air.outcome.meant.unwrap_or(head.status)),
             code: in_air.outcome.code,
             duration,
             request_bytes: in_air.outcome.request_bytes,
@@ -57,6 +58,7 @@ impl Steps {
             headers: Some(&req.headers),
             status: outcome.status.map_or(0, |status| status.as_u16()),
             code: outcome.code,
+            grpc_status: in_air.grpc.as_ref().and_then(|call| call.status),
             detail: detail.as_deref(),
             consumer: in_air.ctx.consumer.as_ref().map(|consumer| consumer.name.as_str()),
             upstream: upstream.map(|upstream| (&*upstream.name, in_air.outcome.endpoint)),

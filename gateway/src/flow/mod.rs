@@ -4,6 +4,7 @@ mod admit;
 mod body;
 mod exchanged;
 mod finish;
+pub mod grpc;
 mod outbound;
 mod steps;
 mod streamed;
@@ -64,6 +65,8 @@ pub struct Admitted {
     pub port: Option<u16>,
     /// The whole body, once it was read, as the plugins left it.
     pub body: Option<Bytes>,
+    /// The gRPC call that it is, if it is one.
+    pub grpc: Option<grpc::Call>,
     /// The attempt being made on the stream way.
     pub attempt: Attempt,
     /// What is logged and counted at the end.
@@ -95,6 +98,8 @@ pub struct Log {
     pub code: Option<&'static str>,
     /// The fault, for operators.
     pub fault: Option<Fault>,
+    /// The status meant by an answer that says it in another way.
+    pub meant: Option<http::StatusCode>,
     /// Time spent waiting for upstreams.
     pub upstream_wait: Duration,
     /// When the response header was ready.

@@ -19,7 +19,7 @@ pub(super) fn prepare(
     endpoint_name: &HeaderValue,
 ) -> Result<(), Fault> {
     let route = admitted.route.clone().ok_or_else(|| Fault::Internal("an upstream without a route".into()))?;
-    let Target::Upstream { path, host, .. } = &route.target else {
+    let Target::Upstream { path, host, upstream } = &route.target else {
         return Err(Fault::Internal("an upstream that the route does not have".into()));
     };
     let mut parts = plain(req);
@@ -37,7 +37,7 @@ pub(super) fn prepare(
         version: admitted.version,
     };
     request::say_forwarded(fields, &hop, &admitted.conn.link.told(&hop)).map_err(|_| Fault::Loop)?;
-    parts.version = Version::HTTP_11;
+    parts.version = if upstream.http2 { Version::HTTP_2 } else { Version::HTTP_11 };
     let host: Cow<'_, HeaderValue> = match host {
         HostRewrite::Fixed(value) => Cow::Borrowed(value),
         HostRewrite::Preserve if !asked.name.is_empty() => Cow::Owned(value(&authority(&asked))?),
@@ -51,6 +51,9 @@ pub(super) fn prepare(
     }
     frame(admitted, fields);
     *req = RequestHeader::from(parts);
+    if let Some(call) = &admitted.grpc {
+        call.outbound(req)?;
+    }
     let chain = Arc::clone(&admitted.chain);
     chain.on_upstream_request(req, &mut admitted.ctx, &mut admitted.entered)
 }

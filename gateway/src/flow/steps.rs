@@ -1,11 +1,16 @@
 //! The steps from an admitted request to an upstream or an answer.
 
-use std::{panic::AssertUnwindSafe, sync::Arc, time::Instant};
+use std::{
+    panic::AssertUnwindSafe,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use crossway_plugin_api::{Ctx, Fault, Reply};
 use futures_util::FutureExt as _;
-use http::{HeaderValue, Method, header};
+use http::{HeaderValue, Method, Version, header};
 use pingora_core::{Error, ErrorType, Result};
+use pingora_http::RequestHeader;
 use pingora_proxy::Session;
 
 use super::{
@@ -18,7 +23,8 @@ use crate::{
     gateway::Gateway,
     respond,
     router::Template,
-    snapshot::{Target, Way},
+    snapshot::{Route, Target, Way},
+    upstream::Upstream,
 };
 
 /// What the hooks of the proxy do.
@@ -62,7 +68,7 @@ impl Steps {
     async fn decide(&self, session: &mut Session, admitted: &mut Admitted, routed: Routed) -> Result<Next, Fault> {
         let nowhere = match routed {
             Routed::To(route, params) => {
-                admitted.take_route(route, params);
+                admitted.take_route(route, params, session.req_header());
                 None
             }
             Routed::Nowhere(reply) => Some(reply),
@@ -97,20 +103,18 @@ impl Steps {
                     return Ok(Next::Reply(reply));
                 }
                 let total = route.timeout.map_or(upstream.timeouts.total, |own| own.min(upstream.timeouts.total));
-                admitted.ctx.deadline = Some(Instant::now() + total);
+                if let Err(reply) = admitted.take_deadline(total, session.req_header()) {
+                    return Ok(Next::Reply(reply));
+                }
                 if let Some(reply) = body::buffer(session, admitted, &route).await? {
                     return Ok(Next::Reply(reply));
                 }
-                match (route.way, admitted.wanted) {
-                    (Way::Exchange(_), Wanted::Http) => {
-                        Box::pin(exchanged::run(self, session, admitted, upstream)).await
-                    }
-                    // A WebSocket has no body that a plugin could want whole.
-                    (Way::Stream, _) | (_, Wanted::WebSocket) => {
-                        body::invite(session, admitted).await?;
-                        Ok(Next::Stream)
-                    }
+                // A WebSocket has no body that a plugin could want whole.
+                if admitted.wanted == Wanted::Http && admitted.goes_by_exchange(&route, upstream) {
+                    return Box::pin(exchanged::run(self, session, admitted, upstream)).await;
                 }
+                body::invite(session, admitted).await?;
+                Ok(Next::Stream)
             }
         }
     }
@@ -120,7 +124,12 @@ impl Steps {
         if admitted.outcome.code.is_none() {
             admitted.outcome.code = reply.code();
         }
-        let (mut head, body) = respond::parts(reply, &admitted.ctx.request_id)?;
+        let wire = admitted.grpc.as_ref().map(|call| call.wire);
+        let (mut head, body) = respond::parts(reply, &admitted.ctx.request_id, wire)?;
+        if let Some(call) = &mut admitted.grpc {
+            call.note_status(&head.headers);
+            admitted.outcome.meant = Some(reply.status);
+        }
         let chain = Arc::clone(&admitted.chain);
         if let Err(fault) = chain.on_response(&mut head, &mut admitted.ctx, &mut admitted.entered) {
             tracing::warn!(%fault, "a plugin failed on a reply; the reply goes out as it is");
@@ -150,6 +159,29 @@ impl Steps {
     pub(super) async fn defect(&self, session: &mut Session) {
         session.set_keepalive(None);
         let _ = session.respond_error(500).await;
+    }
+}
+
+impl Admitted {
+    /// Bounds the wait for the response header: by the configured total, and by what a caller of gRPC asks for.
+    fn take_deadline(&mut self, total: Duration, req: &RequestHeader) -> Result<(), Reply> {
+        let now = Instant::now();
+        let asked = match &mut self.grpc {
+            Some(call) => call.take_timeout(&req.headers, now)?,
+            None => None,
+        };
+        let total = now + total;
+        self.ctx.deadline = Some(asked.map_or(total, |asked| asked.min(total)));
+        Ok(())
+    }
+
+    /// The way of this request. A gRPC call is not held, so it streams on every route; the answer of an HTTP/2 upstream
+    /// without a length would become chunked on the stream way, which a client of HTTP/1.0 cannot read.
+    fn goes_by_exchange(&self, route: &Route, upstream: &Upstream) -> bool {
+        match route.way {
+            Way::Exchange(_) => self.grpc.is_none(),
+            Way::Stream => upstream.http2 && self.version == Version::HTTP_10,
+        }
     }
 }
 

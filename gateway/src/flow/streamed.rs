@@ -6,13 +6,13 @@ use std::{
 };
 
 use bytes::Bytes;
-use crossway_plugin_api::Fault;
-use http::StatusCode;
+use crossway_plugin_api::{Fault, Overflow};
+use http::{HeaderMap, StatusCode, Version};
 use pingora_core::{Error, ErrorSource, ErrorType, Result, upstreams::peer::HttpPeer};
 use pingora_http::{RequestHeader, ResponseHeader};
 use pingora_proxy::Session;
 
-use super::{Admitted, Attempt, Flight, Steps, body, outbound, upgrade::Wanted};
+use super::{Admitted, Attempt, Flight, Steps, body, grpc::trailers, outbound, upgrade::Wanted};
 use crate::{
     front::Cut,
     request::{self, BodyFraming},
@@ -48,6 +48,16 @@ impl Admitted {
         self.conn.answer_by(None);
     }
 
+    /// Puts the answer to a gRPC call into the client's form, and bounds what follows by the caller's deadline.
+    fn answer_call(&mut self, res: &mut ResponseHeader) -> Result<(), Fault> {
+        let Some(call) = &mut self.grpc else { return Ok(()) };
+        if let Some((_, Overflow::Refuse)) = self.chain.wants_response_body(self.entered, res) {
+            return Err(Fault::UpstreamProtocol("an answer to a gRPC call that a plugin must hold".into()));
+        }
+        self.conn.answer_by(call.until());
+        call.response(res)
+    }
+
     /// Bounds the wait for the response header from now on.
     fn await_header(&self, upstream: &Upstream) {
         let first_byte = Instant::now() + upstream.timeouts.first_byte;
@@ -73,6 +83,9 @@ impl Steps {
             // What was kept of the body is passed on, and counted, once more.
             in_air.outcome.request_bytes = 0;
         }
+        if let Some(call) = &mut in_air.grpc {
+            call.begin_attempt();
+        }
         in_air.outcome.attempts += 1;
         in_air.outcome.endpoint = Some(endpoint.address);
         let left = in_air.ctx.deadline.map_or(Duration::MAX, |d| d.saturating_duration_since(now));
@@ -95,6 +108,10 @@ impl Steps {
     /// The request as the endpoint gets it.
     pub fn upstream_request(&self, req: &mut RequestHeader, flight: &mut Flight) -> Result<()> {
         let in_air = admitted(flight)?;
+        if in_air.upstream().is_some_and(|upstream| upstream.http2) && req.version != Version::HTTP_2 {
+            // Pingora would go on in HTTP/1.1 with an endpoint that has not agreed to HTTP/2.
+            return Err(Error::explain(ErrorType::ConnectError, fault::NOT_HTTP2).into_up());
+        }
         let endpoint = in_air.attempt.endpoint.clone();
         let Some(endpoint) = endpoint else { return Err(Error::new(ErrorType::InternalError)) };
         if let Err(fault) = outbound::prepare(in_air, req, &endpoint.authority) {
@@ -116,8 +133,15 @@ impl Steps {
             Some(whole) => *piece = Some(if end { whole } else { Bytes::new() }),
             None => {
                 let counted = body::count(in_air, piece.as_ref().map_or(0, Bytes::len));
-                if let Err(fault) = counted.and_then(|()| body::check_deadline(in_air)) {
-                    return Err(carried(flight, fault));
+                let checked = counted.and_then(|()| body::check_deadline(in_air));
+                let passed = checked.and_then(|()| match &mut in_air.grpc {
+                    Some(call) => call.request_body(piece, end),
+                    None => Ok(()),
+                });
+                if let Err(fault) = passed {
+                    // As an error of the client's side: towards an upstream of HTTP/2 Pingora takes any other for a write
+                    // that failed, and goes on to wait for the answer.
+                    return Err(carried(flight, fault).into_down());
                 }
             }
         }
@@ -165,7 +189,9 @@ impl Steps {
         request::strip_hop_by_hop(res);
         in_air.speak_version(res);
         let chain = Arc::clone(&in_air.chain);
-        if let Err(fault) = chain.on_response(res, &mut in_air.ctx, &mut in_air.entered) {
+        let answered =
+            in_air.answer_call(res).and_then(|()| chain.on_response(res, &mut in_air.ctx, &mut in_air.entered));
+        if let Err(fault) = answered {
             return Err(carried(flight, fault));
         }
         in_air.outcome.answered = Some(Instant::now());
@@ -177,10 +203,27 @@ impl Steps {
         Ok(())
     }
 
+    /// A piece of the response body on its way to the client.
+    pub fn response_body(&self, piece: &mut Option<Bytes>, end: bool, flight: &mut Flight) {
+        if let Some(call) = flight.admitted().and_then(|in_air| in_air.grpc.as_mut()) {
+            call.response_body(piece, end);
+        }
+    }
+
+    /// The response trailers on their way to the client. Bytes go out in their place.
+    pub fn response_trailers(&self, fields: &mut HeaderMap, flight: &mut Flight) -> Option<Bytes> {
+        trailers::clean(fields);
+        flight.admitted()?.grpc.as_mut()?.trailers(fields)
+    }
+
     /// No connection to the endpoint: whether to try again.
     pub fn connect_failed(&self, session: &Session, flight: &mut Flight, mut error: Box<Error>) -> Box<Error> {
-        let fault = fault::upstream(&error);
+        let fault = fault::connecting(&error);
         error.set_retry(Self::try_again(session, flight, &fault));
+        if let Some(in_air) = flight.admitted() {
+            // Where it happened says more than the error does.
+            in_air.outcome.fault = Some(fault);
+        }
         error
     }
 

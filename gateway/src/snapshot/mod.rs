@@ -119,6 +119,8 @@ pub struct Route {
     pub client_min_rate: Option<u64>,
     /// How long a WebSocket may be silent; `None` where the route serves none.
     pub websocket: Option<Duration>,
+    /// Whether it takes gRPC-web.
+    pub grpc_web: bool,
     /// What an encoded slash means.
     pub encoded_slashes: EncodedSlashes,
     /// Counters and histograms.

@@ -24,6 +24,17 @@ use crate::{
 /// exchange.
 const STREAM_BODY: u64 = 64 << 10;
 
+/// How requests with this chain reach an upstream. On the stream way Pingora does not ask for a body that a plugin makes
+/// where there was none, if the upstream speaks HTTP/2.
+fn way(chain: &Chain, http2: bool) -> Way {
+    match (chain.request_body, chain.response_body) {
+        (_, Some(_)) => Way::Exchange("a plugin wants the whole response body"),
+        (Some(max), None) if max > STREAM_BODY => Way::Exchange("a plugin wants the whole of a large request body"),
+        (Some(_), None) if http2 => Way::Exchange("a plugin wants the whole request body, and it goes by HTTP/2"),
+        _ => Way::Stream,
+    }
+}
+
 /// A route in the configuration, and the names that its templates may use.
 #[derive(Clone, Copy)]
 struct Place<'a> {
@@ -153,26 +164,22 @@ impl Compiler<'_> {
         if config.timeout.is_some_and(|t| t.0.is_zero()) {
             self.error(&format!("{pointer}/timeout"), "must be more than zero");
         }
-        let zero = |time: Option<HumanDuration>| time.is_some_and(|time| time.0.is_zero());
-        if zero(config.limits.client.idle) {
-            self.error(&format!("{pointer}/limits/client/idle"), "must be more than zero");
+        self.route_limits(pointer, config);
+        let target = self.target(Place { pointer, params: &params }, config, chain.answers || !is_whole, upstreams);
+        let http2 = matches!(&target, Target::Upstream { upstream, .. } if upstream.http2);
+        let is_unknown = config.upstream.is_some() && matches!(target, Target::Answered);
+        if config.grpc_web && !http2 && !is_unknown {
+            self.error(&format!("{pointer}/grpc_web"), "needs an upstream with `http2: true`");
         }
-        if zero(config.websocket.as_ref().map(|websocket| websocket.idle)) {
-            self.error(&format!("{pointer}/websocket/idle"), "must be more than zero");
+        if config.websocket.is_some() && http2 {
+            self.error(&format!("{pointer}/websocket"), "needs an upstream without `http2: true`");
         }
-        if config.websocket.is_some() && config.upstream.is_none() {
-            self.error(&format!("{pointer}/websocket"), "has no effect without an upstream");
-        }
-        let way = match (chain.request_body, chain.response_body) {
-            (_, Some(_)) => Way::Exchange("a plugin wants the whole response body"),
-            (Some(max), None) if max > STREAM_BODY => Way::Exchange("a plugin wants the whole of a large request body"),
-            _ => Way::Stream,
-        };
         Route {
             name: config.name.as_str().into(),
-            target: self.target(Place { pointer, params: &params }, config, chain.answers || !is_whole, upstreams),
             params,
-            way,
+            way: way(&chain, http2),
+            target,
+            grpc_web: config.grpc_web,
             methods: taken(&config.r#match.methods),
             timeout: config.timeout.map(|t| t.0),
             max_request_body: config.limits.request.body.map(|b| b.0),
@@ -183,6 +190,20 @@ impl Compiler<'_> {
             encoded_slashes: config.encoded_slashes,
             metrics: self.around.metrics.route(&config.name),
             chain: Arc::new(chain),
+        }
+    }
+
+    /// The limits of its own, and of its WebSockets.
+    fn route_limits(&mut self, pointer: &str, config: &Config) {
+        let zero = |time: Option<HumanDuration>| time.is_some_and(|time| time.0.is_zero());
+        if zero(config.limits.client.idle) {
+            self.error(&format!("{pointer}/limits/client/idle"), "must be more than zero");
+        }
+        if zero(config.websocket.as_ref().map(|websocket| websocket.idle)) {
+            self.error(&format!("{pointer}/websocket/idle"), "must be more than zero");
+        }
+        if config.websocket.is_some() && config.upstream.is_none() {
+            self.error(&format!("{pointer}/websocket"), "has no effect without an upstream");
         }
     }
 

@@ -5,7 +5,12 @@ use std::{collections::BTreeMap, sync::Arc};
 use super::{Compiler, below};
 use crate::{
     config::upstream::{Timeouts, Upstream as Config, UpstreamTls},
-    upstream::{Upstream, dns::Member, peer::PeerTls, retry},
+    upstream::{
+        Upstream,
+        dns::Member,
+        peer::{PeerTls, Transport},
+        retry,
+    },
 };
 
 impl Compiler<'_> {
@@ -29,7 +34,8 @@ impl Compiler<'_> {
         };
         Some(Upstream {
             name: name.into(),
-            pool: self.around.registry.pool(name, members?, tls),
+            pool: self.around.registry.pool(name, members?, Transport { tls, http2: config.http2 }),
+            http2: config.http2,
             timeouts: config.timeouts.into(),
             retry: retry::Rules::compile(&config.retry),
             metrics: self.around.metrics.upstream(name),

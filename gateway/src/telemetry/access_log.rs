@@ -58,6 +58,8 @@ pub struct Entry<'a> {
     pub status: u16,
     /// Code of the refusal or fault that ended the request.
     pub code: Option<&'a str>,
+    /// Status of the gRPC call, if it was one and has come to a status.
+    pub grpc_status: Option<u32>,
     /// What went wrong, for operators.
     pub detail: Option<&'a str>,
     /// Consumer, if one was established.
@@ -91,6 +93,7 @@ impl Entry<'_> {
             headers: None,
             status: 0,
             code: None,
+            grpc_status: None,
             detail: None,
             consumer: None,
             upstream: None,
@@ -191,6 +194,9 @@ fn compose(buffer: &mut Vec<u8>, e: &Entry<'_>, open: &Open) {
         line.query(query, &open.redaction);
     }
     line.number("status", e.status.into());
+    if let Some(status) = e.grpc_status {
+        line.number("grpc_status", status.into());
+    }
     line.millis("duration_ms", e.duration);
     line.number("request_bytes", e.request_bytes);
     line.number("response_bytes", e.response_bytes);

@@ -13,11 +13,11 @@ use std::{
 use async_trait::async_trait;
 use bytes::{Bytes, BytesMut};
 use crossway_plugin_api::Fault;
-use http::{Method, header};
+use http::{HeaderValue, Method, Uri, header, uri};
 use pingora_core::{connectors::http::Connector, protocols::http::client::HttpSession, upstreams::peer::HttpPeer};
 use pingora_http::{RequestHeader, ResponseHeader};
 
-use super::{Endpoint, Upstream, fault, peer, pool::InFlight, retry::Failed};
+use super::{Endpoint, Upstream, fault, lease::Lease, peer, pool::InFlight, retry::Failed};
 
 /// Makes exchanges; one for the process, with its pool of connections.
 pub struct Exchange {
@@ -104,10 +104,7 @@ impl Trace {
 pub struct Answer {
     /// Status and header fields, as the upstream sent them.
     pub head: ResponseHeader,
-    session: HttpSession,
-    peer: HttpPeer,
-    exchange: Arc<Exchange>,
-    idle: Duration,
+    lease: Lease,
     complete: bool,
     _in_flight: InFlight,
 }
@@ -116,6 +113,11 @@ impl Exchange {
     /// Shares nothing but the settings with Pingora's own connector.
     pub fn new(connector: Connector) -> Arc<Self> {
         Arc::new(Self { connector })
+    }
+
+    /// Puts a session back into the pool.
+    pub(super) async fn give_back(&self, session: HttpSession, peer: &HttpPeer, idle: Duration) {
+        self.connector.release_http_session(session, peer, Some(idle)).await;
     }
 
     /// Sends a request to the upstream, trying again as its rules say, and returns when a response header is there.
@@ -178,34 +180,31 @@ struct Attempt<'a> {
 }
 
 impl Attempt<'_> {
-    async fn run(&mut self, header: RequestHeader, payload: &mut Payload<'_>) -> Result<Answer, Fault> {
+    async fn run(&mut self, mut header: RequestHeader, payload: &mut Payload<'_>) -> Result<Answer, Fault> {
         let timeouts = self.upstream.timeouts;
         let in_flight = self.endpoint.enter();
         let peer =
             peer::for_attempt(&self.endpoint.peer, &timeouts, self.deadline.saturating_duration_since(Instant::now()));
         // Boxed: connecting is a large future, and most requests have a connection ready.
         let connect = Box::pin(self.exchange.connector.get_http_session(&peer));
-        let (mut session, reused) = within(self.deadline, connect).await?.map_err(|e| fault::upstream(&e))?;
+        let (session, reused) = within(self.deadline, connect).await?.map_err(|e| fault::connecting(&e))?;
         self.reused = reused;
+        match session {
+            HttpSession::H2(_) => to_http2(&mut header, peer.is_tls())?,
+            _ if self.upstream.http2 => return Err(Fault::Connect(fault::NOT_HTTP2.to_owned())),
+            _ => {}
+        }
+        let mut lease = Lease::new(session, peer, Arc::clone(self.exchange), timeouts.idle);
+        let session = lease.session();
         session.set_write_timeout(Some(timeouts.idle));
         session.set_read_timeout(None);
-        let head = self.talk(&mut session, header, payload).await;
-        match head {
+        match self.talk(session, header, payload).await {
             Ok(head) => {
                 session.set_read_timeout(Some(timeouts.idle));
-                let exchange = Arc::clone(self.exchange);
-                Ok(Answer {
-                    head,
-                    session,
-                    peer,
-                    exchange,
-                    idle: timeouts.idle,
-                    complete: false,
-                    _in_flight: in_flight,
-                })
+                Ok(Answer { head, lease, complete: false, _in_flight: in_flight })
             }
             Err(fault) => {
-                session.shutdown().await;
+                lease.end(false).await;
                 Err(fault)
             }
         }
@@ -230,13 +229,18 @@ impl Attempt<'_> {
         let until = self.deadline.min(Instant::now() + self.upstream.timeouts.first_byte);
         let head = self.read_head(session, until).await;
         match (written, head) {
+            (Err(_), Err(why @ Fault::Unprocessed(_))) => Err(why),
             (Err(broken), Err(_)) => Err(broken),
             (_, head) => head,
         }
     }
 
     async fn send_body(&mut self, session: &mut HttpSession, payload: &mut Payload<'_>) -> Result<(), Fault> {
-        let upstream = |e: Box<pingora_core::Error>| fault::upstream(&e);
+        // A stream that takes no more has been ended by the other side; why, its response says.
+        let upstream = |e: Box<pingora_core::Error>| match fault::upstream(&e) {
+            Fault::UpstreamProtocol(detail) | Fault::Unprocessed(detail) => Fault::Reset(detail),
+            other => other,
+        };
         match payload {
             Payload::Whole(body) if body.is_empty() => {}
             Payload::Whole(body) => {
@@ -281,14 +285,29 @@ async fn within<T>(deadline: Instant, work: impl Future<Output = T>) -> Result<T
     tokio::time::timeout_at(deadline.into(), work).await.map_err(|_| Fault::Deadline)
 }
 
+/// Turns a header in the form of HTTP/1.1 into that of HTTP/2 (RFC 9113, section 8.3.1): the host becomes the authority,
+/// and there is no framing in fields.
+fn to_http2(req: &mut RequestHeader, tls: bool) -> Result<(), Fault> {
+    let broken = |what: &str| Fault::Internal(format!("{what} that HTTP/2 cannot carry"));
+    req.remove_header(&header::TRANSFER_ENCODING);
+    let host = req.remove_header(&header::HOST);
+    let authority = host.as_ref().map(HeaderValue::as_bytes).ok_or_else(|| broken("a missing host"))?;
+    let path = req.uri.path_and_query().cloned().unwrap_or_else(|| uri::PathAndQuery::from_static("/"));
+    let scheme = if tls { uri::Scheme::HTTPS } else { uri::Scheme::HTTP };
+    let target = Uri::builder().scheme(scheme).authority(authority).path_and_query(path).build();
+    req.set_uri(target.map_err(|_| broken("a host"))?);
+    Ok(())
+}
+
 impl Answer {
     /// The next piece of the body; `None` at the end.
     pub async fn next(&mut self) -> Result<Option<Bytes>, Fault> {
         if self.complete {
             return Ok(None);
         }
-        let piece = self.session.read_response_body().await.map_err(|e| fault::upstream(&e))?;
-        self.complete = piece.is_none() || self.session.response_done();
+        let read = self.lease.session().read_response_body().await;
+        let piece = read.map_err(|e| fault::upstream(&e))?;
+        self.complete = piece.is_none() || self.lease.is_body_read()?;
         Ok(piece)
     }
 
@@ -319,11 +338,7 @@ impl Answer {
 
     /// Gives the connection back to the pool, if the response is complete; closes it otherwise.
     pub async fn finish(mut self) {
-        if self.complete || self.session.response_done() {
-            let Self { exchange, session, peer, idle, .. } = self;
-            exchange.connector.release_http_session(session, &peer, Some(idle)).await;
-        } else {
-            self.session.shutdown().await;
-        }
+        let complete = self.complete || self.lease.is_body_read().unwrap_or(false);
+        self.lease.end(complete).await;
     }
 }

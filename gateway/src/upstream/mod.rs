@@ -4,6 +4,7 @@ pub mod balance;
 pub mod dns;
 pub mod exchange;
 pub mod fault;
+mod lease;
 pub mod peer;
 pub mod pool;
 pub mod retry;
@@ -20,6 +21,8 @@ pub struct Upstream {
     pub name: Arc<str>,
     /// Endpoints and their state.
     pub pool: Arc<Pool>,
+    /// Whether its endpoints are spoken to in HTTP/2.
+    pub http2: bool,
     /// How long each step may take.
     pub timeouts: StepTimeouts,
     /// When a failed attempt is tried again.

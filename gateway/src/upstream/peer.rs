@@ -8,6 +8,7 @@ use std::{
 };
 
 use pingora_core::{
+    listeners::ALPN,
     protocols::tls::CaType,
     upstreams::peer::{HttpPeer, HttpUpstreamRequestPolicy},
     utils::tls::{CertKey, WrappedX509, parse_x509},
@@ -19,6 +20,33 @@ use rustls::{
 
 use super::StepTimeouts;
 use crate::certificate::{KeyPair, parsed};
+
+/// Requests under way on one HTTP/2 connection, at most; fewer where the endpoint says so.
+const MAX_STREAMS: usize = 100;
+/// What an endpoint may send ahead on one stream, in bytes: held in memory for a client that does not read.
+const STREAM_WINDOW: u32 = 128 << 10;
+/// The same for a whole connection: enough for every stream, so that no client that does not read stops the others.
+const CONNECTION_WINDOW: u32 = STREAM_WINDOW * 100;
+/// How often an HTTP/2 connection is asked whether it still lives.
+const PING_INTERVAL: Duration = Duration::from_secs(30);
+
+/// How the endpoints of one upstream are spoken to.
+#[derive(Clone)]
+pub struct Transport {
+    /// TLS, if any.
+    pub tls: Option<PeerTls>,
+    /// HTTP/2, and nothing else.
+    pub http2: bool,
+}
+
+impl Transport {
+    /// Stands for the settings in keys of pools and endpoints.
+    pub fn identity(&self) -> u64 {
+        let mut hasher = DefaultHasher::new();
+        (self.tls.as_ref().map(PeerTls::identity), self.http2).hash(&mut hasher);
+        hasher.finish()
+    }
+}
 
 /// TLS to the endpoints of one upstream, checked.
 #[derive(Clone)]
@@ -73,11 +101,12 @@ fn authorities(pem: &[u8]) -> Result<Arc<CaType>, String> {
 
 /// A peer for one address: a template that is cloned for each attempt.
 #[expect(clippy::disallowed_methods, reason = "an address needs no resolving, so this can neither block nor panic")]
-pub fn template(address: SocketAddr, pool: u64, tls: Option<&PeerTls>) -> HttpPeer {
+pub fn template(address: SocketAddr, pool: u64, transport: &Transport) -> HttpPeer {
+    let tls = transport.tls.as_ref();
     let server_name = tls.map_or_else(String::new, |t| t.server_name.clone());
     let mut peer = HttpPeer::new(address, tls.is_some(), server_name);
     let mut hasher = DefaultHasher::new();
-    (pool, tls.map(|t| t.identity)).hash(&mut hasher);
+    (pool, transport.identity()).hash(&mut hasher);
     peer.group_key = hasher.finish();
     peer.options.ca = tls.and_then(|t| t.authorities.clone());
     peer.client_cert_key = tls.and_then(|t| t.client.clone());
@@ -88,6 +117,9 @@ pub fn template(address: SocketAddr, pool: u64, tls: Option<&PeerTls>) -> HttpPe
         #[cfg(target_os = "linux")]
         user_timeout: Duration::ZERO,
     });
+    if transport.http2 {
+        speak_http2(&mut peer);
+    }
     peer
 }
 
@@ -98,6 +130,16 @@ pub fn allow_websocket(peer: &mut HttpPeer, timeouts: &StepTimeouts) {
     options.http_upstream_request_policy = HttpUpstreamRequestPolicy::default();
     options.read_timeout = None;
     options.write_timeout = Some(timeouts.idle);
+}
+
+/// HTTP/2 and nothing else: Pingora goes on in HTTP/1.1 where the endpoint has not agreed to it, which both ways check.
+fn speak_http2(peer: &mut HttpPeer) {
+    let options = &mut peer.options;
+    options.alpn = ALPN::H2;
+    options.max_h2_streams = MAX_STREAMS;
+    options.h2_ping_interval = Some(PING_INTERVAL);
+    options.h2_stream_window_size = Some(STREAM_WINDOW);
+    options.h2_connection_window_size = Some(CONNECTION_WINDOW);
 }
 
 /// The template with the time-outs of one attempt; `left` is what remains of the total. Before the response header the wait is bounded elsewhere (by the
@@ -113,4 +155,29 @@ pub fn for_attempt(template: &HttpPeer, timeouts: &StepTimeouts, left: Duration)
     options.idle_timeout = Some(timeouts.idle);
     options.http_upstream_request_policy = HttpUpstreamRequestPolicy::deny_upgrades();
     peer
+}
+
+#[cfg(test)]
+mod tests {
+    use pingora_core::upstreams::peer::Peer as _;
+
+    use super::*;
+
+    fn peer(http2: bool) -> HttpPeer {
+        template(SocketAddr::from(([127, 0, 0, 1], 1)), 7, &Transport { tls: None, http2 })
+    }
+
+    #[test]
+    fn http2_is_all_or_nothing_and_pools_do_not_mix() {
+        let (old, new) = (peer(false), peer(true));
+        assert_eq!((old.options.alpn.get_max_http_version(), old.h2_ping_interval()), (1, None));
+        assert_eq!((new.options.alpn.get_min_http_version(), new.options.alpn.get_max_http_version()), (2, 2));
+        assert_eq!((new.h2_ping_interval(), new.options.max_h2_streams), (Some(PING_INTERVAL), MAX_STREAMS));
+        assert_ne!(old.group_key, new.group_key);
+    }
+
+    #[test]
+    fn streams_that_nobody_reads_leave_room_for_the_others() {
+        assert!(u64::from(CONNECTION_WINDOW) >= u64::from(STREAM_WINDOW) * MAX_STREAMS as u64);
+    }
 }

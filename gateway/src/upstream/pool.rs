@@ -19,13 +19,13 @@ use tokio::sync::Notify;
 use super::{
     balance::RoundRobin,
     dns::Member,
-    peer::{self, PeerTls},
+    peer::{self, Transport},
 };
 
 /// The endpoints of one upstream.
 pub struct Pool {
     pub(super) members: Vec<Member>,
-    tls: Option<PeerTls>,
+    transport: Transport,
     identity: u64,
     current: ArcSwap<Current>,
     /// Addresses of each member, as last resolved.
@@ -130,7 +130,7 @@ impl Pool {
 
     fn endpoint(&self, member: &Member, address: SocketAddr) -> Endpoint {
         let state = self.registry.upgrade().map(|r| r.state(self.identity, address)).unwrap_or_default();
-        let peer = peer::template(address, self.identity, self.tls.as_ref());
+        let peer = peer::template(address, self.identity, &self.transport);
         // Host names and ports have no characters that a header value could not carry.
         let authority = HeaderValue::from_str(&member.authority).unwrap_or(HeaderValue::from_static(""));
         Endpoint { address, authority, peer, state }
@@ -146,9 +146,9 @@ pub struct Registry {
 
 impl Registry {
     /// The pool with this name and these settings: the one in use, if there is one, else a new one.
-    pub fn pool(self: &Arc<Self>, name: &str, members: Vec<Member>, tls: Option<PeerTls>) -> Arc<Pool> {
+    pub fn pool(self: &Arc<Self>, name: &str, members: Vec<Member>, transport: Transport) -> Arc<Pool> {
         let mut hasher = DefaultHasher::new();
-        (name, tls.as_ref().map(PeerTls::identity)).hash(&mut hasher);
+        (name, transport.identity()).hash(&mut hasher);
         let identity = hasher.finish();
         members.hash(&mut hasher);
         let key = hasher.finish();
@@ -163,7 +163,7 @@ impl Registry {
         let known: Vec<Vec<SocketAddr>> = members.iter().map(|m| beginning(m, &siblings)).collect();
         let pool = Arc::new(Pool {
             members,
-            tls,
+            transport,
             identity,
             current: ArcSwap::default(),
             known: Mutex::new(known),
@@ -208,29 +208,35 @@ mod tests {
         list.iter().map(|a| Member::parse(a, 1, 80).unwrap()).collect()
     }
 
+    fn plain() -> Transport {
+        Transport { tls: None, http2: false }
+    }
+
     #[test]
     fn what_a_reload_keeps_keeps_its_state() {
         let registry = Arc::new(Registry::default());
-        let before = registry.pool("erp", members(&["127.0.0.1:1", "127.0.0.1:2"]), None);
+        let before = registry.pool("erp", members(&["127.0.0.1:1", "127.0.0.1:2"]), plain());
         let busy = before.next(None).unwrap();
         let _guard = busy.enter();
-        let same = registry.pool("erp", members(&["127.0.0.1:1", "127.0.0.1:2"]), None);
+        let same = registry.pool("erp", members(&["127.0.0.1:1", "127.0.0.1:2"]), plain());
         assert!(Arc::ptr_eq(&before, &same));
-        let grown = registry.pool("erp", members(&["127.0.0.1:1", "127.0.0.1:3"]), None);
+        let grown = registry.pool("erp", members(&["127.0.0.1:1", "127.0.0.1:3"]), plain());
         assert_eq!(grown.endpoints(), [("127.0.0.1:1".parse().unwrap(), 1), ("127.0.0.1:3".parse().unwrap(), 0)]);
-        let other = registry.pool("crm", members(&["127.0.0.1:1"]), None);
+        let versioned = registry.pool("erp", members(&["127.0.0.1:1"]), Transport { http2: true, ..plain() });
+        assert_eq!(versioned.endpoints()[0].1, 0, "endpoints of another protocol are others");
+        let other = registry.pool("crm", members(&["127.0.0.1:1"]), plain());
         assert_eq!(other.endpoints()[0].1, 0);
     }
 
     #[test]
     fn a_retry_goes_elsewhere_where_it_can() {
         let registry = Arc::new(Registry::default());
-        let pool = registry.pool("erp", members(&["127.0.0.1:1", "127.0.0.1:2"]), None);
+        let pool = registry.pool("erp", members(&["127.0.0.1:1", "127.0.0.1:2"]), plain());
         let failed: SocketAddr = "127.0.0.1:1".parse().unwrap();
         for _ in 0..4 {
             assert_ne!(pool.next(Some(failed)).unwrap().address, failed);
         }
-        let alone = registry.pool("one", members(&["127.0.0.1:1"]), None);
+        let alone = registry.pool("one", members(&["127.0.0.1:1"]), plain());
         assert_eq!(alone.next(Some(failed)).unwrap().address, failed);
     }
 }

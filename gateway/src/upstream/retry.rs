@@ -51,6 +51,10 @@ impl Rules {
         let wanted = match fault {
             // Nothing was sent: any method may try again.
             Fault::Connect(_) | Fault::ConnectTimeout => return self.connect_error && self.left(failed),
+            // The endpoint says that it has not acted on the request: any method may try again (RFC 9113, section 8.7).
+            Fault::Unprocessed(_) => {
+                return (self.connect_error || self.reset || failed.reused) && self.left(failed);
+            }
             Fault::Reset(_) => self.reset || failed.reused,
             _ => false,
         };
@@ -98,6 +102,18 @@ mod tests {
         }
         assert!(!rules.after_status(StatusCode::BAD_GATEWAY, &failed(&Method::GET)));
         assert!(!rules.after_fault(&Fault::UpstreamTimeout, &failed(&Method::GET)));
+    }
+
+    #[test]
+    fn what_was_not_acted_on_is_repeated_for_every_method() {
+        let unprocessed = Fault::Unprocessed(String::new());
+        for (on, repeated) in [(vec![RetryOn::ConnectError], true), (vec![RetryOn::Reset], true), (vec![], false)] {
+            assert_eq!(rules(&on).after_fault(&unprocessed, &failed(&Method::POST)), repeated, "{on:?}");
+            let stale = Failed { reused: true, ..failed(&Method::POST) };
+            assert!(rules(&on).after_fault(&unprocessed, &stale), "{on:?}");
+            let spent = Failed { replayable: false, ..stale };
+            assert!(!rules(&on).after_fault(&unprocessed, &spent), "{on:?}");
+        }
     }
 
     #[test]

@@ -19,6 +19,9 @@ pub enum Fault {
     /// The endpoint closed or reset the connection.
     #[error("the endpoint broke the connection: {0}")]
     Reset(String),
+    /// The endpoint turned the request away and says that it has not acted on it (RFC 9113, section 8.7).
+    #[error("the endpoint has not taken the request: {0}")]
+    Unprocessed(String),
     /// The endpoint did not answer in time.
     #[error("the endpoint did not answer in time")]
     UpstreamTimeout,
@@ -69,6 +72,7 @@ impl Fault {
             Self::ConnectTimeout => "upstream_connect_timeout",
             Self::Tls(_) => "upstream_tls",
             Self::Reset(_) => "upstream_reset",
+            Self::Unprocessed(_) => "upstream_unprocessed",
             Self::UpstreamTimeout => "upstream_timeout",
             Self::UpstreamProtocol(_) => "upstream_protocol",
             Self::ResponseTooLarge { .. } => "upstream_response_too_large",

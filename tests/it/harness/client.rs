@@ -83,6 +83,13 @@ impl Connection {
 
     /// Reads a response or an interim response.
     pub fn read_one(&mut self, method: &str) -> Option<Response> {
+        let mut response = self.head()?;
+        let bodiless = method == "HEAD" || response.status < 200 || matches!(response.status, 204 | 304);
+        response.complete = bodiless || self.body(&mut response).is_some();
+        Some(response)
+    }
+
+    fn head(&mut self) -> Option<Response> {
         let line = self.line()?;
         let status =
             line.split(' ').nth(1).and_then(|s| s.parse().ok()).unwrap_or_else(|| panic!("status line: {line:?}"));
@@ -95,9 +102,24 @@ impl Connection {
             let (name, value) = line.split_once(':').unwrap_or_else(|| panic!("header line: {line:?}"));
             response.headers.push((name.to_ascii_lowercase(), value.trim().to_owned()));
         }
-        let bodiless = method == "HEAD" || status < 200 || matches!(status, 204 | 304);
-        response.complete = bodiless || self.body(&mut response).is_some();
         Some(response)
+    }
+
+    /// Reads a response's header and the first bytes of its chunked body, as soon as they are there.
+    pub fn read_some(&mut self, length: usize) -> Option<(Response, Vec<u8>)> {
+        let response = self.head()?;
+        let mut body = Vec::new();
+        while body.len() < length {
+            self.chunk(&mut body)?;
+        }
+        Some((response, body))
+    }
+
+    /// Reads the rest of that body.
+    pub fn read_rest(&mut self) -> Vec<u8> {
+        let mut body = Vec::new();
+        self.chunks(&mut body).expect("the end of the body");
+        body
     }
 
     /// Whether the other side closes without another byte.
@@ -132,16 +154,15 @@ impl Connection {
     }
 
     fn chunks(&mut self, body: &mut Vec<u8>) -> Option<()> {
-        loop {
-            let length = u64::from_str_radix(self.line()?.split(';').next()?, 16).ok()?;
-            let read = (&mut self.reader).take(length).read_to_end(body).ok()?;
-            if read as u64 != length || !self.line()?.is_empty() {
-                return None;
-            }
-            if length == 0 {
-                return Some(());
-            }
-        }
+        while self.chunk(body)? > 0 {}
+        Some(())
+    }
+
+    /// One chunk; its length.
+    fn chunk(&mut self, body: &mut Vec<u8>) -> Option<u64> {
+        let length = u64::from_str_radix(self.line()?.split(';').next()?, 16).ok()?;
+        let read = (&mut self.reader).take(length).read_to_end(body).ok()?;
+        (read as u64 == length && self.line()?.is_empty()).then_some(length)
     }
 }
 

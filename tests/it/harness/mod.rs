@@ -3,6 +3,7 @@
 mod certificates;
 mod client;
 mod gateway;
+mod h2;
 mod secure;
 mod upstream;
 
@@ -11,6 +12,7 @@ use std::time::{Duration, Instant};
 pub use certificates::Folder;
 pub use client::{Connection, Response, exchange, raw};
 pub use gateway::{BINARY, Gateway};
+pub use h2::{H2Upstream, TLS_NAME, frame, frames};
 pub use secure::{Secure, Trust};
 pub use upstream::{Answer, Received, Upstream};
 

@@ -233,9 +233,9 @@ fn options(limits: &Limits) -> H2Options {
 
 /// Answers a request that nothing but the front has seen.
 async fn refuse(mut session: HttpSession, refusal: Refusal, id: &crossway_plugin_api::RequestId) -> Result<()> {
-    let (head, body) = respond::refusal_parts(&refusal, id)?;
-    session.write_response_header(Box::new(head), false)?;
-    session.write_body(body, true).await
+    let (head, body) = respond::refusal_parts(&refusal, id, session.req_header())?;
+    session.write_response_header(Box::new(head), body.is_empty())?;
+    if body.is_empty() { Ok(()) } else { session.write_body(body, true).await }
 }
 
 /// The requests that are being served on a connection.

@@ -1,0 +1,4 @@
+//! HTTP/2 to upstreams, and gRPC.
+
+mod upstream;
+mod web;
