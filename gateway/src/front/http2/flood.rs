@@ -7,8 +7,11 @@ use tokio::sync::Notify;
 
 /// Such frames a client may send at once.
 const BURST: i64 = 1000;
-/// And a second, over time. A client that takes a response may send one more for each KiB of it: it has windows to open.
+/// And a second, over time.
 const A_SECOND: u64 = 100;
+/// More of them for each frame that does bring something forward, either way, and for each KiB to the client: there are
+/// windows to open, and round trips to measure.
+const FOR_A_FRAME: i64 = 4;
 
 const DATA: u8 = 0;
 const HEADERS: u8 = 1;
@@ -27,23 +30,32 @@ pub(super) struct Flood {
 struct State {
     left: i64,
     since: Instant,
-    frames: FrameHeaders,
+    received: FrameHeaders,
+    sent: FrameHeaders,
+}
+
+impl State {
+    fn earn(&mut self, frames: i64) {
+        self.left = self.left.saturating_add(frames).min(BURST);
+    }
 }
 
 impl Flood {
     pub(super) fn new(preface: usize) -> Self {
-        let frames = FrameHeaders { skip: preface as u64, ..FrameHeaders::default() };
-        Self { state: Mutex::new(State { left: BURST, since: Instant::now(), frames }), exceeded: Notify::new() }
+        let received = FrameHeaders { skip: preface as u64, ..FrameHeaders::default() };
+        let state = State { left: BURST, since: Instant::now(), received, sent: FrameHeaders::default() };
+        Self { state: Mutex::new(state), exceeded: Notify::new() }
     }
 
     /// Takes note of bytes from the client; `false` if it has sent too many frames.
     pub(super) fn received(&self, bytes: &[u8]) -> bool {
         let mut state = self.state.lock();
-        let idle_frames = state.frames.count_idle(bytes);
-        state.left = state.left.saturating_sub(idle_frames);
+        let frames = state.received.count(bytes);
+        state.left = state.left.saturating_sub(frames.idle);
+        state.earn(frames.data.saturating_mul(FOR_A_FRAME));
         if state.left < 0 {
-            let earned = state.since.elapsed().as_millis() as u64 * A_SECOND / 1000;
-            state.left = state.left.saturating_add(i64::try_from(earned).unwrap_or(BURST)).min(BURST);
+            let earned = u64::try_from(state.since.elapsed().as_millis()).unwrap_or(u64::MAX) / (1000 / A_SECOND);
+            state.earn(i64::try_from(earned).unwrap_or(BURST));
             state.since = Instant::now();
         }
         let fine = state.left >= 0;
@@ -55,15 +67,28 @@ impl Flood {
     }
 
     /// Takes note of bytes to the client.
-    pub(super) fn sent(&self, bytes: usize) {
+    pub(super) fn sent(&self, bytes: &[u8]) {
         let mut state = self.state.lock();
-        state.left = state.left.saturating_add((bytes >> 10) as i64).min(BURST);
+        let frames = state.sent.count(bytes);
+        let kibs = i64::try_from(bytes.len() >> 10).unwrap_or(BURST);
+        state.earn((frames.data + frames.headers).saturating_mul(FOR_A_FRAME).saturating_add(kibs));
     }
 
     /// Resolves when the client has sent too many frames.
     pub(super) async fn exceeded(&self) {
         self.exceeded.notified().await;
     }
+}
+
+/// How many frames of a kind began.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Count {
+    /// With a piece of a body.
+    data: i64,
+    /// With a header or trailers.
+    headers: i64,
+    /// That bring nothing forward.
+    idle: i64,
 }
 
 /// Finds the frame headers in a stream of bytes (RFC 9113, section 4.1).
@@ -76,9 +101,9 @@ struct FrameHeaders {
 }
 
 impl FrameHeaders {
-    /// How many frames begin in these bytes that bring nothing forward.
-    fn count_idle(&mut self, mut bytes: &[u8]) -> i64 {
-        let mut idle = 0;
+    /// The frames that begin in these bytes.
+    fn count(&mut self, mut bytes: &[u8]) -> Count {
+        let mut count = Count::default();
         while !bytes.is_empty() {
             if self.skip > 0 {
                 let skipped = usize::try_from(self.skip).map_or(bytes.len(), |skip| skip.min(bytes.len()));
@@ -94,11 +119,15 @@ impl FrameHeaders {
                 self.have = 0;
                 let [a, b, c, kind, flags, ..] = self.header;
                 self.skip = u64::from(u32::from_be_bytes([0, a, b, c]));
-                let useful = kind == HEADERS || kind == DATA && (self.skip > 0 || flags & END_STREAM != 0);
-                idle += i64::from(!useful);
+                match kind {
+                    HEADERS => count.headers += 1,
+                    DATA if self.skip > 0 => count.data += 1,
+                    DATA if flags & END_STREAM != 0 => {}
+                    _ => count.idle += 1,
+                }
             }
         }
-        idle
+        count
     }
 }
 
@@ -125,8 +154,9 @@ mod tests {
         .concat();
         for cut in [1, 2, 8, 9, 10, 4096] {
             let mut frames = FrameHeaders::default();
-            let idle: i64 = stream.chunks(cut).map(|piece| frames.count_idle(piece)).sum();
-            assert_eq!(idle, 4, "cut {cut}");
+            let counts: Vec<_> = stream.chunks(cut).map(|piece| frames.count(piece)).collect();
+            let sum = |of: fn(&Count) -> i64| counts.iter().map(of).sum::<i64>();
+            assert_eq!((sum(|c| c.headers), sum(|c| c.data), sum(|c| c.idle)), (1, 1, 4), "cut {cut}");
         }
     }
 
@@ -138,9 +168,12 @@ mod tests {
         assert!((1000..2000).contains(&sent), "{sent}");
         let taker = Flood::new(0);
         let window_update = frame(8, 0, 4);
+        let (small, large) = (frame(DATA, 0, 10), frame(DATA, 0, 16 << 10));
         for _ in 0..10_000 {
-            taker.sent(16 << 10);
+            taker.sent(&large);
             assert!(taker.received(&window_update) && taker.received(&window_update));
+            taker.sent(&small);
+            assert!(taker.received(&window_update) && taker.received(&ping));
         }
     }
 }

@@ -156,11 +156,12 @@ impl Session for H2Stream {
     }
 
     async fn write_response_header(&mut self, resp: Box<ResponseHeader>, end: bool) -> Result<()> {
+        let end = end || is_trailers_only(&resp);
         self.inner.write_response_header(resp, end)
     }
 
     async fn write_response_header_ref(&mut self, resp: &ResponseHeader, end: bool) -> Result<()> {
-        self.inner.write_response_header_ref(resp, end)
+        self.inner.write_response_header_ref(resp, end || is_trailers_only(resp))
     }
 
     async fn write_body(&mut self, data: Bytes, end: bool) -> Result<()> {
@@ -289,6 +290,12 @@ impl Session for H2Stream {
 }
 
 type Reader = Box<dyn Messages<Item = Result<Bytes>> + Unpin + Send + Sync + 'static>;
+
+/// Whether a header is all there is of a gRPC response: then it must end the stream itself, and Pingora does not say so for
+/// answers that are not proxied.
+fn is_trailers_only(head: &ResponseHeader) -> bool {
+    head.headers.contains_key("grpc-status")
+}
 
 fn body_length(task: &HttpTask) -> usize {
     match task {

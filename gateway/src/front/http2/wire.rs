@@ -54,7 +54,9 @@ impl AsyncRead for Wire {
 impl AsyncWrite for Wire {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         let polled = Pin::new(&mut self.inner).poll_write(cx, buf);
-        self.note(&polled);
+        if let Poll::Ready(Ok(written)) = polled {
+            self.flood.sent(&buf[..written]);
+        }
         polled
     }
     fn poll_write_vectored(
@@ -63,7 +65,13 @@ impl AsyncWrite for Wire {
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         let polled = Pin::new(&mut self.inner).poll_write_vectored(cx, bufs);
-        self.note(&polled);
+        if let Poll::Ready(Ok(mut written)) = polled {
+            for buf in bufs {
+                let part = written.min(buf.len());
+                self.flood.sent(&buf[..part]);
+                written -= part;
+            }
+        }
         polled
     }
     fn is_write_vectored(&self) -> bool {
@@ -74,14 +82,6 @@ impl AsyncWrite for Wire {
     }
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         Pin::new(&mut self.inner).poll_shutdown(cx)
-    }
-}
-
-impl Wire {
-    fn note(&self, polled: &Poll<io::Result<usize>>) {
-        if let Poll::Ready(Ok(written)) = polled {
-            self.flood.sent(*written);
-        }
     }
 }
 
