@@ -110,7 +110,7 @@ def deadline(channel):
 
 def deadline_reaches_the_server(channel):
     left = float(ask(channel, "TimeLeft", timeout=5))
-    if not 0 < left <= 5:
+    if not 0 < left < 5.5:  # clients and servers round it up
         raise AssertionError(f"the server has {left} s")
 
 
