@@ -13,7 +13,7 @@ use pingora_core::{Error, ErrorType, Result};
 use pingora_http::RequestHeader;
 use pingora_proxy::Session;
 
-use super::{Admitted, Flight, admit, admit::Routed, body, exchanged};
+use super::{Admitted, Flight, admit, admit::Routed, body, called, exchanged};
 use crate::{
     gateway::Gateway,
     respond,
@@ -101,6 +101,9 @@ impl Steps {
                 if let Some(reply) = body::buffer(session, admitted, &route).await? {
                     return Ok(Next::Reply(reply));
                 }
+                if admitted.grpc.is_some() && upstream.http2 {
+                    return Box::pin(called::run(self, session, admitted, upstream)).await;
+                }
                 if admitted.goes_by_exchange(&route, upstream) {
                     return Box::pin(exchanged::run(self, session, admitted, upstream)).await;
                 }
@@ -166,13 +169,10 @@ impl Admitted {
         Ok(())
     }
 
-    /// The way of this request. A gRPC call is not held, so it streams on every route; the answer of an HTTP/2 upstream
-    /// without a length would become chunked on the stream way, which a client of HTTP/1.0 cannot read.
+    /// The answer of an HTTP/2 upstream without a length would become chunked on the stream way, which a client of HTTP/1.0
+    /// cannot read.
     fn goes_by_exchange(&self, route: &Route, upstream: &Upstream) -> bool {
-        match route.way {
-            Way::Exchange(_) => self.grpc.is_none(),
-            Way::Stream => upstream.http2 && self.version == Version::HTTP_10,
-        }
+        matches!(route.way, Way::Exchange(_)) || (upstream.http2 && self.version == Version::HTTP_10)
     }
 }
 
