@@ -1,6 +1,6 @@
 //! `impl ProxyHttp`: each phase delegates. The one adapter to Pingora's hooks, so that its next release changes one file.
 
-use std::{sync::Arc, time::Duration};
+use std::sync::Arc;
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -10,7 +10,7 @@ use pingora_http::{RequestHeader, ResponseHeader};
 use pingora_proxy::{FailToProxy, ProxyHttp, ProxyWarnLogContext, Session};
 
 use crate::{
-    flow::{Flight, Steps},
+    flow::{self, Flight, Steps},
     gateway::Gateway,
 };
 
@@ -91,24 +91,14 @@ impl ProxyHttp for Proxy {
         self.steps.response(res, flight)
     }
 
-    fn response_body_filter(
-        &self,
-        _session: &mut Session,
-        piece: &mut Option<Bytes>,
-        end: bool,
-        flight: &mut Flight,
-    ) -> Result<Option<Duration>> {
-        self.steps.response_body(piece, end, flight);
-        Ok(None)
-    }
-
     async fn response_trailer_filter(
         &self,
         _session: &mut Session,
         trailers: &mut HeaderMap,
-        flight: &mut Flight,
+        _flight: &mut Flight,
     ) -> Result<Option<Bytes>> {
-        Ok(self.steps.response_trailers(trailers, flight))
+        flow::clean_trailers(trailers);
+        Ok(None)
     }
 
     fn error_while_proxy(

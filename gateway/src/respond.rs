@@ -5,7 +5,7 @@ use std::{borrow::Cow, io::Write as _};
 use bytes::Bytes;
 use crossway_plugin_api::{Content, Fault, Problem, Reply, RequestId};
 use http::{HeaderName, HeaderValue, Method, StatusCode, Version, header};
-use pingora_core::Result;
+use pingora_core::{Result, protocols::http::HttpTask};
 use pingora_http::{RequestHeader, ResponseHeader};
 use pingora_proxy::Session;
 
@@ -127,12 +127,17 @@ pub async fn send(session: &mut Session, mut head: ResponseHeader, body: Bytes) 
     if !head.headers.contains_key(header::DATE) {
         head.insert_header(header::DATE, httpdate::fmt_http_date(std::time::SystemTime::now()))?;
     }
-    if session.req_header().version == Version::HTTP_2 && head.headers.contains_key(grpc::STATUS) {
-        // The end of the stream says it, and a status in place of a body has no length.
-        head.remove_header(&header::CONTENT_LENGTH);
-    }
     let bodiless = session.req_header().method == Method::HEAD || matches!(head.status.as_u16(), 204 | 304);
     let silent = bodiless || body.is_empty();
+    if silent && session.req_header().version == Version::HTTP_2 {
+        // A caller of gRPC takes a status in a header only if the stream ends with that header; any other call of Pingora's
+        // ends it with a frame of its own. Such an answer has no content that could have a length.
+        if head.headers.contains_key(grpc::STATUS) {
+            head.remove_header(&header::CONTENT_LENGTH);
+        }
+        session.write_response_tasks(vec![HttpTask::Header(Box::new(head), true)]).await?;
+        return Ok(0);
+    }
     session.write_response_header(Box::new(head), silent).await?;
     if silent {
         return Ok(0);

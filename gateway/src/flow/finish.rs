@@ -13,7 +13,6 @@ impl Steps {
     /// Runs once for each request, however it ended.
     pub fn finish(&self, session: &Session, flight: &mut Flight, error: Option<&Error>) {
         let Some(in_air) = flight.admitted.as_deref_mut() else { return };
-        in_air.conn.answer_by(None);
         if let (Some(error), None) = (error, in_air.outcome.code) {
             let fault = fault::of(error);
             self.gateway.metrics.fault(fault.code());

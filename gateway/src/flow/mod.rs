@@ -2,6 +2,7 @@
 
 mod admit;
 mod body;
+mod called;
 mod exchanged;
 mod finish;
 pub mod grpc;
@@ -28,6 +29,7 @@ use crate::{
     upstream::{Endpoint, pool::InFlight},
 };
 
+pub use grpc::trailers::clean as clean_trailers;
 pub use steps::Steps;
 
 /// One request on its way. Pingora's `CTX`; empty until the request is admitted.

@@ -19,7 +19,7 @@ pub(super) fn prepare(
     endpoint_name: &HeaderValue,
 ) -> Result<(), Fault> {
     let route = admitted.route.clone().ok_or_else(|| Fault::Internal("an upstream without a route".into()))?;
-    let Target::Upstream { path, host, upstream } = &route.target else {
+    let Target::Upstream { upstream, path, host } = &route.target else {
         return Err(Fault::Internal("an upstream that the route does not have".into()));
     };
     let mut parts = plain(req);
@@ -51,7 +51,9 @@ pub(super) fn prepare(
     }
     frame(admitted, fields);
     *req = RequestHeader::from(parts);
-    if let Some(call) = &admitted.grpc {
+    if let Some(call) = &admitted.grpc
+        && upstream.http2
+    {
         call.outbound(req)?;
     }
     let chain = Arc::clone(&admitted.chain);

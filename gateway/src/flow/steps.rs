@@ -16,7 +16,7 @@ use pingora_proxy::Session;
 use super::{
     Admitted, Flight, admit,
     admit::Routed,
-    body, exchanged,
+    body, called, exchanged,
     upgrade::{self, Wanted},
 };
 use crate::{
@@ -109,6 +109,9 @@ impl Steps {
                 if let Some(reply) = body::buffer(session, admitted, &route).await? {
                     return Ok(Next::Reply(reply));
                 }
+                if admitted.grpc.is_some() && upstream.http2 {
+                    return Box::pin(called::run(self, session, admitted, upstream)).await;
+                }
                 // A WebSocket has no body that a plugin could want whole.
                 if admitted.wanted == Wanted::Http && admitted.goes_by_exchange(&route, upstream) {
                     return Box::pin(exchanged::run(self, session, admitted, upstream)).await;
@@ -175,13 +178,10 @@ impl Admitted {
         Ok(())
     }
 
-    /// The way of this request. A gRPC call is not held, so it streams on every route; the answer of an HTTP/2 upstream
-    /// without a length would become chunked on the stream way, which a client of HTTP/1.0 cannot read.
+    /// The answer of an HTTP/2 upstream without a length would become chunked on the stream way, which a client of HTTP/1.0
+    /// cannot read.
     fn goes_by_exchange(&self, route: &Route, upstream: &Upstream) -> bool {
-        match route.way {
-            Way::Exchange(_) => self.grpc.is_none(),
-            Way::Stream => upstream.http2 && self.version == Version::HTTP_10,
-        }
+        matches!(route.way, Way::Exchange(_)) || (upstream.http2 && self.version == Version::HTTP_10)
     }
 }
 

@@ -6,13 +6,13 @@ use std::{
 };
 
 use bytes::Bytes;
-use crossway_plugin_api::{Fault, Overflow};
-use http::{HeaderMap, StatusCode, Version};
+use crossway_plugin_api::Fault;
+use http::{StatusCode, Version};
 use pingora_core::{Error, ErrorSource, ErrorType, Result, upstreams::peer::HttpPeer};
 use pingora_http::{RequestHeader, ResponseHeader};
 use pingora_proxy::Session;
 
-use super::{Admitted, Attempt, Flight, Steps, body, grpc::trailers, outbound, upgrade::Wanted};
+use super::{Admitted, Attempt, Flight, Steps, body, outbound, upgrade::Wanted};
 use crate::{
     front::Cut,
     request::{self, BodyFraming},
@@ -48,16 +48,6 @@ impl Admitted {
         self.conn.answer_by(None);
     }
 
-    /// Puts the answer to a gRPC call into the client's form, and bounds what follows by the caller's deadline.
-    fn answer_call(&mut self, res: &mut ResponseHeader) -> Result<(), Fault> {
-        let Some(call) = &mut self.grpc else { return Ok(()) };
-        if let Some((_, Overflow::Refuse)) = self.chain.wants_response_body(self.entered, res) {
-            return Err(Fault::UpstreamProtocol("an answer to a gRPC call that a plugin must hold".into()));
-        }
-        self.conn.answer_by(call.until());
-        call.response(res)
-    }
-
     /// Bounds the wait for the response header from now on.
     fn await_header(&self, upstream: &Upstream) {
         let first_byte = Instant::now() + upstream.timeouts.first_byte;
@@ -82,9 +72,6 @@ impl Steps {
         if in_air.body.is_none() {
             // What was kept of the body is passed on, and counted, once more.
             in_air.outcome.request_bytes = 0;
-        }
-        if let Some(call) = &mut in_air.grpc {
-            call.begin_attempt();
         }
         in_air.outcome.attempts += 1;
         in_air.outcome.endpoint = Some(endpoint.address);
@@ -133,12 +120,7 @@ impl Steps {
             Some(whole) => *piece = Some(if end { whole } else { Bytes::new() }),
             None => {
                 let counted = body::count(in_air, piece.as_ref().map_or(0, Bytes::len));
-                let checked = counted.and_then(|()| body::check_deadline(in_air));
-                let passed = checked.and_then(|()| match &mut in_air.grpc {
-                    Some(call) => call.request_body(piece, end),
-                    None => Ok(()),
-                });
-                if let Err(fault) = passed {
+                if let Err(fault) = counted.and_then(|()| body::check_deadline(in_air)) {
                     // As an error of the client's side: towards an upstream of HTTP/2 Pingora takes any other for a write
                     // that failed, and goes on to wait for the answer.
                     return Err(carried(flight, fault).into_down());
@@ -189,9 +171,7 @@ impl Steps {
         request::strip_hop_by_hop(res);
         in_air.speak_version(res);
         let chain = Arc::clone(&in_air.chain);
-        let answered =
-            in_air.answer_call(res).and_then(|()| chain.on_response(res, &mut in_air.ctx, &mut in_air.entered));
-        if let Err(fault) = answered {
+        if let Err(fault) = chain.on_response(res, &mut in_air.ctx, &mut in_air.entered) {
             return Err(carried(flight, fault));
         }
         in_air.outcome.answered = Some(Instant::now());
@@ -201,19 +181,6 @@ impl Steps {
             in_air.conn.become_tunnel(idle);
         }
         Ok(())
-    }
-
-    /// A piece of the response body on its way to the client.
-    pub fn response_body(&self, piece: &mut Option<Bytes>, end: bool, flight: &mut Flight) {
-        if let Some(call) = flight.admitted().and_then(|in_air| in_air.grpc.as_mut()) {
-            call.response_body(piece, end);
-        }
-    }
-
-    /// The response trailers on their way to the client. Bytes go out in their place.
-    pub fn response_trailers(&self, fields: &mut HeaderMap, flight: &mut Flight) -> Option<Bytes> {
-        trailers::clean(fields);
-        flight.admitted()?.grpc.as_mut()?.trailers(fields)
     }
 
     /// No connection to the endpoint: whether to try again.

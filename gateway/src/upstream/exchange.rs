@@ -13,7 +13,7 @@ use std::{
 use async_trait::async_trait;
 use bytes::{Bytes, BytesMut};
 use crossway_plugin_api::Fault;
-use http::{HeaderValue, Method, Uri, header, uri};
+use http::{HeaderValue, Method, StatusCode, Uri, header, uri};
 use pingora_core::{connectors::http::Connector, protocols::http::client::HttpSession, upstreams::peer::HttpPeer};
 use pingora_http::{RequestHeader, ResponseHeader};
 
@@ -120,6 +120,24 @@ impl Exchange {
         self.connector.release_http_session(session, peer, Some(idle)).await;
     }
 
+    /// A session with this endpoint, and whether its connection had served a request before. `deadline` bounds the wait.
+    pub async fn connect(
+        self: &Arc<Self>,
+        upstream: &Upstream,
+        endpoint: &Endpoint,
+        deadline: Instant,
+    ) -> Result<(Lease, bool), Fault> {
+        let timeouts = upstream.timeouts;
+        let peer = peer::for_attempt(&endpoint.peer, &timeouts, deadline.saturating_duration_since(Instant::now()));
+        // Boxed: connecting is a large future, and most requests have a connection ready.
+        let connect = Box::pin(self.connector.get_http_session(&peer));
+        let (session, reused) = within(deadline, connect).await?.map_err(|e| fault::connecting(&e))?;
+        if upstream.http2 && !matches!(session, HttpSession::H2(_)) {
+            return Err(Fault::Connect(fault::NOT_HTTP2.to_owned()));
+        }
+        Ok((Lease::new(session, peer, Arc::clone(self), timeouts.idle), reused))
+    }
+
     /// Sends a request to the upstream, trying again as its rules say, and returns when a response header is there.
     /// `trace.deadline` bounds everything up to that point.
     pub async fn send(
@@ -147,7 +165,8 @@ impl Exchange {
                 replayable: payload.is_replayable(),
                 reused: attempt.reused,
             };
-            if settle(upstream, &outcome, &failed, started) || Instant::now() >= deadline {
+            let status = outcome.as_ref().map(|answer| answer.head.status);
+            if settle(upstream, status, &failed, started) || Instant::now() >= deadline {
                 return outcome;
             }
             upstream.metrics.retried.inc();
@@ -156,13 +175,13 @@ impl Exchange {
     }
 }
 
-/// Counts the attempt; whether its outcome is final.
-fn settle(upstream: &Upstream, outcome: &Result<Answer, Fault>, failed: &Failed<'_>, started: Instant) -> bool {
+/// Counts the attempt that came to this status or fault; whether that is final.
+pub fn settle(upstream: &Upstream, outcome: Result<StatusCode, &Fault>, failed: &Failed<'_>, started: Instant) -> bool {
     match outcome {
-        Ok(answer) => {
+        Ok(status) => {
             upstream.metrics.answered.inc();
             upstream.metrics.seconds.observe(started.elapsed().as_secs_f64());
-            !upstream.retry.after_status(answer.head.status, failed)
+            !upstream.retry.after_status(status, failed)
         }
         Err(fault) => {
             upstream.metrics.failed.inc();
@@ -183,18 +202,11 @@ impl Attempt<'_> {
     async fn run(&mut self, mut header: RequestHeader, payload: &mut Payload<'_>) -> Result<Answer, Fault> {
         let timeouts = self.upstream.timeouts;
         let in_flight = self.endpoint.enter();
-        let peer =
-            peer::for_attempt(&self.endpoint.peer, &timeouts, self.deadline.saturating_duration_since(Instant::now()));
-        // Boxed: connecting is a large future, and most requests have a connection ready.
-        let connect = Box::pin(self.exchange.connector.get_http_session(&peer));
-        let (session, reused) = within(self.deadline, connect).await?.map_err(|e| fault::connecting(&e))?;
+        let (mut lease, reused) = self.exchange.connect(self.upstream, self.endpoint, self.deadline).await?;
         self.reused = reused;
-        match session {
-            HttpSession::H2(_) => to_http2(&mut header, peer.is_tls())?,
-            _ if self.upstream.http2 => return Err(Fault::Connect(fault::NOT_HTTP2.to_owned())),
-            _ => {}
+        if self.upstream.http2 {
+            to_http2(&mut header, self.endpoint.peer.is_tls())?;
         }
-        let mut lease = Lease::new(session, peer, Arc::clone(self.exchange), timeouts.idle);
         let session = lease.session();
         session.set_write_timeout(Some(timeouts.idle));
         session.set_read_timeout(None);
@@ -287,7 +299,7 @@ async fn within<T>(deadline: Instant, work: impl Future<Output = T>) -> Result<T
 
 /// Turns a header in the form of HTTP/1.1 into that of HTTP/2 (RFC 9113, section 8.3.1): the host becomes the authority,
 /// and there is no framing in fields.
-fn to_http2(req: &mut RequestHeader, tls: bool) -> Result<(), Fault> {
+pub fn to_http2(req: &mut RequestHeader, tls: bool) -> Result<(), Fault> {
     let broken = |what: &str| Fault::Internal(format!("{what} that HTTP/2 cannot carry"));
     req.remove_header(&header::TRANSFER_ENCODING);
     let host = req.remove_header(&header::HOST);

@@ -3,7 +3,10 @@
 use std::{sync::Arc, time::Duration};
 
 use crossway_plugin_api::Fault;
-use pingora_core::{protocols::http::client::HttpSession, upstreams::peer::HttpPeer};
+use pingora_core::{
+    protocols::http::{client::HttpSession, v2::client::Http2Session},
+    upstreams::peer::HttpPeer,
+};
 
 use super::{exchange::Exchange, fault};
 
@@ -12,7 +15,7 @@ const PRESENT: &str = "only the end of the loan takes the session out";
 
 /// A session on loan. An HTTP/1.1 connection ends with a loan that is dropped; of an HTTP/2 connection only the stream
 /// does, and the connection goes back to the pool, however the loan ends.
-pub(super) struct Lease {
+pub struct Lease {
     session: Option<HttpSession>,
     peer: HttpPeer,
     exchange: Arc<Exchange>,
@@ -31,15 +34,23 @@ impl Lease {
 
     /// Whether the body that is being read has come to its end. A stream that broke off looks ended too, so an HTTP/2
     /// session is asked how it did.
-    pub(super) fn is_body_read(&mut self) -> Result<bool, Fault> {
+    pub fn is_body_read(&mut self) -> Result<bool, Fault> {
         match self.session() {
             HttpSession::H2(stream) => stream.check_response_end_or_error().map_err(|error| fault::upstream(&error)),
             other => Ok(other.response_done()),
         }
     }
 
+    /// The HTTP/2 stream that is on loan.
+    pub fn http2(&mut self) -> Result<&mut Http2Session, Fault> {
+        match self.session() {
+            HttpSession::H2(stream) => Ok(stream),
+            _ => Err(Fault::Connect(fault::NOT_HTTP2.to_owned())),
+        }
+    }
+
     /// Gives the connection back for the next request, if `complete`; ends it otherwise.
-    pub(super) async fn end(mut self, complete: bool) {
+    pub async fn end(mut self, complete: bool) {
         let Some(mut session) = self.session.take() else { return };
         if complete || matches!(session, HttpSession::H2(_)) {
             self.exchange.give_back(session, &self.peer, self.idle).await;

@@ -4,7 +4,7 @@ pub mod balance;
 pub mod dns;
 pub mod exchange;
 pub mod fault;
-mod lease;
+pub mod lease;
 pub mod peer;
 pub mod pool;
 pub mod retry;

@@ -280,6 +280,22 @@ fn a_client_that_leaves_takes_its_stream_back() {
 }
 
 #[test]
+fn an_unused_connection_is_closed_however_its_last_stream_ended() {
+    for (way, plugin) in WAYS {
+        let upstream = H2Upstream::plain();
+        let settings = "timeouts: { idle: 400ms, first_byte: 400ms }, retry: { attempts: 0 }";
+        let gateway = start(plugin, &[upstream.address()], settings);
+        let mut connection = Connection::open(&gateway.address());
+        connection.send(b"GET /echo.Echo/Silent HTTP/1.1\r\nHost: t\r\n\r\n");
+        eventually("the request has arrived", || (upstream.begun() == 1).then_some(()));
+        drop(connection);
+        gateway.get("/cut");
+        eventually(&format!("{way}: the connection is closed"), || (upstream.open() == 0).then_some(()));
+        assert_eq!(gateway.get("/after").status, 200, "{way}");
+    }
+}
+
+#[test]
 fn trailers_of_an_answer_do_not_disturb_a_client_of_http_1() {
     each_way("", |way, gateway, upstream| {
         let answer = gateway.send("POST /echo.Echo/Unary", &[("X-Trail-A", "1")], &crate::harness::frame(b"hi"));

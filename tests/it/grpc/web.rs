@@ -1,6 +1,9 @@
 //! gRPC-web over HTTP/1.1 to gRPC upstreams.
 
-use std::time::{Duration, Instant};
+use std::{
+    io::Write as _,
+    time::{Duration, Instant},
+};
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 
@@ -120,6 +123,67 @@ fn a_server_stream_arrives_as_it_is_sent() {
     upstream.release();
     let rest = connection.read_rest();
     assert_eq!(frames(&rest), [(0, b"second".to_vec()), (0x80, b"grpc-status: 0\r\n".to_vec())]);
+}
+
+#[test]
+fn each_message_of_a_stream_is_answered_as_it_comes() {
+    let upstream = H2Upstream::plain();
+    let gateway = start(&upstream, "", "");
+    let mut connection = Connection::open(&gateway.address());
+    let head = format!(
+        "POST /echo.Echo/Bidi HTTP/1.1\r\nHost: t\r\nContent-Type: {BINARY}\r\nTransfer-Encoding: chunked\r\n\r\n"
+    );
+    connection.send(head.as_bytes());
+    let mut begun = false;
+    for at in 0..50 {
+        let message = frame(format!("message {at}").as_bytes());
+        connection.send(&[format!("{:x}\r\n", message.len()).as_bytes(), &message, b"\r\n"].concat());
+        let answer = if begun {
+            connection.read_more(message.len())
+        } else {
+            begun = true;
+            connection.read_some(message.len()).unwrap().1
+        };
+        assert_eq!(answer, message);
+    }
+    connection.send(b"0\r\n\r\n");
+    assert_eq!(frames(&connection.read_rest()), [(0x80, b"grpc-status: 0\r\n".to_vec())]);
+}
+
+#[test]
+fn neither_direction_waits_for_the_other() {
+    const MESSAGES: usize = 3000;
+    let upstream = H2Upstream::plain();
+    let gateway = Gateway::start(&format!(
+        "limits: {{ request: {{ body: 100MiB }} }}
+upstreams: {{ calls: {{ endpoints: [{{ address: \"{}\" }}], http2: true }} }}
+routes: [{{ name: calls, match: {{ path: \"/{{rest...}}\" }}, auth: none, grpc_web: true, upstream: calls }}]
+",
+        upstream.address()
+    ));
+    let mut reading = Connection::open(&gateway.address());
+    let mut writing = reading.writer();
+    let sent = std::sync::Arc::new(std::sync::atomic::AtomicUsize::new(0));
+    let counted = std::sync::Arc::clone(&sent);
+    let writer = std::thread::spawn(move || {
+        let message = frame(&[b'x'; 10_000]);
+        let chunk = [format!("{:x}\r\n", message.len()).as_bytes(), &message, b"\r\n"].concat();
+        let head = format!(
+            "POST /echo.Echo/Bidi HTTP/1.1\r\nHost: t\r\nContent-Type: {BINARY}\r\nTransfer-Encoding: chunked\r\n\r\n"
+        );
+        writing.write_all(head.as_bytes()).unwrap();
+        for _ in 0..MESSAGES {
+            writing.write_all(&chunk).unwrap();
+            counted.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
+        }
+        writing.write_all(b"0\r\n\r\n").unwrap();
+    });
+    // Nothing is read before much is on its way.
+    eventually("messages are sent", || (sent.load(std::sync::atomic::Ordering::SeqCst) > 200).then_some(()));
+    let answer = reading.read("POST").unwrap();
+    assert!(answer.complete);
+    assert_eq!(frames(&answer.body).len(), MESSAGES + 1);
+    writer.join().unwrap();
 }
 
 #[test]

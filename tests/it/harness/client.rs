@@ -115,6 +115,20 @@ impl Connection {
         Some((response, body))
     }
 
+    /// Reads the next bytes of that body.
+    pub fn read_more(&mut self, length: usize) -> Vec<u8> {
+        let mut body = Vec::new();
+        while body.len() < length {
+            self.chunk(&mut body).expect("more of the body");
+        }
+        body
+    }
+
+    /// Another handle to the connection, to write while this one reads.
+    pub fn writer(&self) -> TcpStream {
+        self.reader.get_ref().try_clone().unwrap()
+    }
+
     /// Reads the rest of that body.
     pub fn read_rest(&mut self) -> Vec<u8> {
         let mut body = Vec::new();

@@ -66,6 +66,7 @@ struct Shared {
     seen: Mutex<Vec<Seen>>,
     begun: AtomicUsize,
     connections: AtomicUsize,
+    closed: AtomicUsize,
     /// How often a path has been asked for.
     asked: Mutex<HashMap<String, usize>>,
     errors: Mutex<Vec<String>>,
@@ -146,6 +147,11 @@ impl H2Upstream {
         self.shared.connections.load(Ordering::SeqCst)
     }
 
+    /// Connections open now.
+    pub fn open(&self) -> usize {
+        self.connections() - self.shared.closed.load(Ordering::SeqCst)
+    }
+
     /// What was wrong on connections.
     pub fn errors(&self) -> Vec<String> {
         self.shared.errors.lock().unwrap().clone()
@@ -171,6 +177,7 @@ async fn accept(
                 None => serve(stream, &shared, release).await,
                 Some(acceptor) => serve_tls(&acceptor, stream, &shared, release).await,
             };
+            shared.closed.fetch_add(1, Ordering::SeqCst);
             if let Err(error) = served {
                 shared.errors.lock().unwrap().push(error);
             }

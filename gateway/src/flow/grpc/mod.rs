@@ -7,7 +7,8 @@
 mod base64;
 mod status;
 mod timeout;
-pub(super) mod trailers;
+pub mod trailers;
+mod upload;
 mod web;
 
 use std::time::Instant;
@@ -18,6 +19,7 @@ use http::{HeaderMap, HeaderValue, Method, StatusCode, Version, header};
 use pingora_http::{RequestHeader, ResponseHeader};
 
 pub use status::{STATUS, parts};
+pub(super) use upload::Upload;
 
 /// The form in which a call comes to the gateway.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -69,12 +71,14 @@ pub struct Call {
     until: Option<Instant>,
     /// The status that it ended with, once known.
     pub status: Option<u32>,
+    /// The answer is gRPC, and comes as such.
+    is_told: bool,
     bridge: web::Bridge,
 }
 
 impl Call {
     fn new(wire: Wire) -> Self {
-        Self { wire, until: None, status: None, bridge: web::Bridge::default() }
+        Self { wire, until: None, status: None, is_told: false, bridge: web::Bridge::default() }
     }
 
     /// The call that a request is by itself.
@@ -106,11 +110,6 @@ impl Call {
         self.until
     }
 
-    /// Begins another attempt: the body is read from its beginning.
-    pub(super) fn begin_attempt(&mut self) {
-        self.bridge.begin_attempt();
-    }
-
     /// Makes the request one that a gRPC server takes.
     pub(super) fn outbound(&self, req: &mut RequestHeader) -> Result<(), Fault> {
         if self.wire != Wire::Native
@@ -129,7 +128,7 @@ impl Call {
         Ok(())
     }
 
-    /// A piece of the request body on its way to the upstream. Leaves no `None`, which Pingora takes for the end.
+    /// A piece of the request body on its way to the upstream.
     pub(super) fn request_body(&mut self, piece: &mut Option<Bytes>, end: bool) -> Result<(), Fault> {
         if self.wire == Wire::WebText { self.bridge.decode(piece, end) } else { Ok(()) }
     }
@@ -137,7 +136,12 @@ impl Call {
     /// The upstream's response header on its way to the client.
     pub(super) fn response(&mut self, res: &mut ResponseHeader) -> Result<(), Fault> {
         self.note_status(&res.headers);
-        if self.wire == Wire::Native { Ok(()) } else { self.bridge.answer(self.wire, res) }
+        if self.wire == Wire::Native {
+            self.is_told = matches!(of_type(&res.headers), Some((Wire::Native, _)));
+            Ok(())
+        } else {
+            self.bridge.answer(self.wire, res)
+        }
     }
 
     /// A piece of the response body on its way to the client.
@@ -156,6 +160,17 @@ impl Call {
     pub(super) fn trailers(&mut self, trailers: &HeaderMap) -> Option<Bytes> {
         self.note_status(trailers);
         if self.wire == Wire::Native { None } else { self.bridge.trailers(self.wire, trailers) }
+    }
+
+    /// Trailers that end an answer which a fault has broken off; `None` where a client could not read them. In gRPC-web they
+    /// would have to begin between two messages.
+    pub(super) fn last_words(&mut self, fault: &Fault) -> Option<HeaderMap> {
+        if !self.is_told || *fault == Fault::ClientGone {
+            return None;
+        }
+        let fields = status::trailers(&crate::respond::fault_reply(fault));
+        self.note_status(&fields);
+        Some(fields)
     }
 
     /// Takes note of the status that an answer carries.

@@ -4,7 +4,7 @@
 use std::borrow::Cow;
 
 use crossway_plugin_api::{Content, Fault, Reply};
-use http::{HeaderName, HeaderValue, StatusCode, header};
+use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
 use pingora_core::Result;
 use pingora_http::ResponseHeader;
@@ -71,6 +71,16 @@ pub fn parts(reply: &Reply, wire: Wire) -> Result<Option<ResponseHeader>> {
         head.append_header(name.clone(), value.clone())?;
     }
     Ok(Some(head))
+}
+
+/// The same in trailers, after messages.
+pub(super) fn trailers(reply: &Reply) -> HeaderMap {
+    let mut fields = HeaderMap::with_capacity(2);
+    fields.insert(STATUS, HeaderValue::from(of(reply)));
+    if let Ok(message) = HeaderValue::from_str(&message(reply)) {
+        fields.insert(MESSAGE, message);
+    }
+    fields
 }
 
 #[cfg(test)]

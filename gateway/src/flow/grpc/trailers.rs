@@ -53,7 +53,7 @@ const FORBIDDEN: [HeaderName; 35] = [
 const FORBIDDEN_TOO: [&str; 4] = ["keep-alive", "proxy-connection", "proxy-authentication-info", "authentication-info"];
 
 /// Takes out what may not pass, and what is too much. The status of a call is the last to go.
-pub(in crate::flow) fn clean(trailers: &mut HeaderMap) {
+pub fn clean(trailers: &mut HeaderMap) {
     for name in &FORBIDDEN {
         trailers.remove(name);
     }

@@ -21,10 +21,6 @@ pub(super) struct Bridge {
 }
 
 impl Bridge {
-    pub(super) fn begin_attempt(&mut self) {
-        self.request = base64::Decoder::default();
-    }
-
     pub(super) fn decode(&mut self, piece: &mut Option<Bytes>, end: bool) -> Result<(), Fault> {
         let malformed = || Fault::RequestFraming("base64".into());
         if let Some(text) = piece.take() {

@@ -1,0 +1,309 @@
+//! The way of gRPC calls: both directions at once, over the exchange's connections.
+//!
+//! On the stream way Pingora passes nothing of the answer on while it waits for the upstream to take more of the request.
+//! A server that answers while it reads would then wait for us as we wait for it.
+
+use std::{
+    future::Future,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use bytes::Bytes;
+use crossway_plugin_api::{Fault, Overflow};
+use http::{Version, header};
+use pingora_core::protocols::http::HttpTask;
+use pingora_http::{RequestHeader, ResponseHeader};
+use pingora_proxy::Session;
+
+use super::{
+    Admitted, body,
+    grpc::{self, Upload, trailers},
+    outbound,
+    steps::{Next, Steps},
+};
+use crate::{
+    request::{self, BodyFraming},
+    upstream::{Endpoint, Upstream, exchange, fault, lease::Lease, pool::InFlight, retry::Failed},
+};
+
+/// A call whose response header has come.
+struct Answered {
+    head: ResponseHeader,
+    lease: Lease,
+    _in_flight: InFlight,
+}
+
+/// Makes the call, trying again as the upstream's rules say, and passes the answer on.
+pub(super) async fn run(
+    steps: &Steps,
+    session: &mut Session,
+    admitted: &mut Admitted,
+    upstream: &Arc<Upstream>,
+) -> Result<Next, Fault> {
+    body::invite(session, admitted).await?;
+    let deadline = admitted.ctx.deadline.unwrap_or_else(|| Instant::now() + upstream.timeouts.total);
+    let has_body = !matches!(admitted.framing.body, BodyFraming::None | BodyFraming::Length(0));
+    let mut upload = Upload::new(has_body);
+    let answered = call(steps, session, admitted, &mut upload, (upstream, deadline)).await?;
+    let mut passing = Passing { session, admitted, upload: &mut upload, idle: upstream.timeouts.idle };
+    if let Err(fault) = passing.run(answered).await {
+        passing.upload.stop();
+        return passing.tell(steps, fault).await;
+    }
+    Ok(Next::Sent)
+}
+
+/// Tries until there is a response header, or no reason to try again.
+async fn call(
+    steps: &Steps,
+    session: &mut Session,
+    admitted: &mut Admitted,
+    upload: &mut Upload,
+    (upstream, deadline): (&Upstream, Instant),
+) -> Result<Answered, Fault> {
+    let mut failed_at = None;
+    loop {
+        let started = Instant::now();
+        if started >= deadline {
+            return Err(Fault::Deadline);
+        }
+        let endpoint = upstream.pool.next(failed_at).ok_or(Fault::NoEndpoint)?;
+        admitted.outcome.attempts += 1;
+        admitted.outcome.endpoint = Some(endpoint.address);
+        let mut attempt = Attempt { steps, upstream, endpoint: &endpoint, deadline, reused: false };
+        let answered = attempt.run(session, admitted, upload).await;
+        let reused = attempt.reused;
+        admitted.outcome.upstream_wait += started.elapsed();
+        let failed = Failed {
+            attempts: admitted.outcome.attempts,
+            method: &session.req_header().method,
+            replayable: upload.is_replayable(),
+            reused,
+        };
+        let status = answered.as_ref().map(|answered| answered.head.status);
+        if exchange::settle(upstream, status, &failed, started) {
+            return answered;
+        }
+        upstream.metrics.retried.inc();
+        upload.rewind();
+        failed_at = Some(endpoint.address);
+    }
+}
+
+struct Attempt<'a> {
+    steps: &'a Steps,
+    upstream: &'a Upstream,
+    endpoint: &'a Endpoint,
+    deadline: Instant,
+    reused: bool,
+}
+
+impl Attempt<'_> {
+    /// Sends the header, and of the messages what there is until the response header comes.
+    async fn run(
+        &mut self,
+        session: &mut Session,
+        admitted: &mut Admitted,
+        upload: &mut Upload,
+    ) -> Result<Answered, Fault> {
+        let in_flight = self.endpoint.enter();
+        let exchange = &self.steps.gateway.exchange;
+        let (mut lease, reused) = exchange.connect(self.upstream, self.endpoint, self.deadline).await?;
+        self.reused = reused;
+        let req = outgoing(session, admitted, self.endpoint)?;
+        let stream = lease.http2()?;
+        stream.write_request_header(Box::new(req), upload.is_over()).map_err(|e| fault::upstream(&e))?;
+        upload.begin(stream.take_request_body_writer());
+        let alarm = tokio::time::sleep_until(self.deadline.into());
+        tokio::pin!(alarm);
+        let mut until = self.deadline;
+        let mut sending = true;
+        loop {
+            if sending && upload.is_over() {
+                sending = false;
+                until = self.deadline.min(Instant::now() + self.upstream.timeouts.first_byte);
+                alarm.as_mut().reset(until.into());
+            }
+            tokio::select! {
+                read = stream.read_response_header() => break read.map_err(|e| fault::upstream(&e))?,
+                moved = upload.step(session, admitted) => moved?,
+                () = &mut alarm => {
+                    return Err(if until < self.deadline { Fault::UpstreamTimeout } else { Fault::Deadline });
+                }
+            }
+        }
+        let head = stream.response_header().cloned();
+        let head = head.ok_or_else(|| Fault::Internal("no response header".into()))?;
+        Ok(Answered { head, lease, _in_flight: in_flight })
+    }
+}
+
+/// The header as the endpoint gets it.
+fn outgoing(session: &Session, admitted: &mut Admitted, endpoint: &Endpoint) -> Result<RequestHeader, Fault> {
+    let mut req = session.req_header().clone();
+    request::strip_request_hop_by_hop(&mut req);
+    outbound::prepare(admitted, &mut req, &endpoint.authority)?;
+    exchange::to_http2(&mut req, endpoint.peer.is_tls())?;
+    Ok(req)
+}
+
+/// An answer on its way to the client, while the rest of the request goes the other way.
+struct Passing<'a> {
+    session: &'a mut Session,
+    admitted: &'a mut Admitted,
+    upload: &'a mut Upload,
+    /// Longest time in which neither direction moves.
+    idle: Duration,
+}
+
+/// What comes next from the upstream.
+enum Piece {
+    Data(Bytes, bool),
+    End(Option<http::HeaderMap>),
+}
+
+impl Passing<'_> {
+    async fn run(&mut self, answered: Answered) -> Result<(), Fault> {
+        let Answered { head, mut lease, _in_flight } = answered;
+        let ended = lease.is_body_read()?;
+        let head = self.head(head)?;
+        self.write(HttpTask::Header(Box::new(head), ended)).await?;
+        if !ended {
+            while let Some(task) = self.next(&mut lease).await? {
+                let last = matches!(&task, HttpTask::Trailer(_) | HttpTask::Done | HttpTask::Body(_, true));
+                self.write(task).await?;
+                if last {
+                    break;
+                }
+            }
+        }
+        self.upload.stop();
+        lease.end(true).await;
+        Ok(())
+    }
+
+    /// The response header as the client gets it, after the response phases.
+    fn head(&mut self, mut head: ResponseHeader) -> Result<ResponseHeader, Fault> {
+        let admitted = &mut *self.admitted;
+        request::strip_hop_by_hop(&mut head);
+        admitted.speak_version(&mut head);
+        let chain = Arc::clone(&admitted.chain);
+        if let Some((_, Overflow::Refuse)) = chain.wants_response_body(admitted.entered, &head) {
+            return Err(Fault::UpstreamProtocol("an answer to a gRPC call that a plugin must hold".into()));
+        }
+        if let Some(call) = &mut admitted.grpc {
+            call.response(&mut head)?;
+        }
+        let bodiless = matches!(head.status.as_u16(), 204 | 304);
+        let framed = bodiless || head.headers.contains_key(header::CONTENT_LENGTH);
+        if admitted.version != Version::HTTP_2 && !framed {
+            head.insert_header(header::TRANSFER_ENCODING, "chunked").map_err(|_| Fault::Internal("framing".into()))?;
+        }
+        chain.on_response(&mut head, &mut admitted.ctx, &mut admitted.entered)?;
+        admitted.outcome.answered = Some(Instant::now());
+        Ok(head)
+    }
+
+    /// Waits for more of the answer, and moves the request on meanwhile.
+    async fn next(&mut self, lease: &mut Lease) -> Result<Option<HttpTask>, Fault> {
+        let stream = lease.http2()?;
+        let piece = loop {
+            let patience = self.patience();
+            let moved = tokio::select! {
+                read = stream.read_response_body() => break read.map_err(|e| fault::upstream(&e))?,
+                moved = self.upload.step(self.session, self.admitted) => moved,
+                () = tokio::time::sleep_until(patience.until.into()) => Err(patience.fault()),
+            };
+            moved?;
+        };
+        let piece = match piece {
+            Some(data) => {
+                let end = stream.check_response_end_or_error().map_err(|e| fault::upstream(&e))?;
+                Piece::Data(data, end)
+            }
+            None => {
+                let patience = self.patience();
+                let read = patience.bound(stream.read_trailers()).await?;
+                Piece::End(read.map_err(|e| fault::upstream(&e))?)
+            }
+        };
+        Ok(self.task(piece))
+    }
+
+    /// A piece in the client's form.
+    fn task(&mut self, piece: Piece) -> Option<HttpTask> {
+        let call = self.admitted.grpc.as_mut();
+        let ended = |call: Option<&mut grpc::Call>, data, end| {
+            let mut data = data;
+            if let Some(call) = call {
+                call.response_body(&mut data, end);
+            }
+            HttpTask::Body(data, end)
+        };
+        Some(match piece {
+            Piece::Data(data, end) => ended(call, Some(data), end),
+            Piece::End(None) => ended(call, None, true),
+            Piece::End(Some(mut fields)) => {
+                trailers::clean(&mut fields);
+                match call.and_then(|call| call.trailers(&fields)) {
+                    Some(frame) => HttpTask::Body(Some(frame), true),
+                    None => HttpTask::Trailer(Some(Box::new(fields))),
+                }
+            }
+        })
+    }
+
+    /// Writes to the client, as long as it reads.
+    async fn write(&mut self, task: HttpTask) -> Result<(), Fault> {
+        let client = Instant::now() + self.admitted.listener.limits.client.idle.0;
+        let until = self.until().map_or(client, |until| until.min(client));
+        let written = tokio::time::timeout_at(until.into(), self.session.write_response_tasks(vec![task])).await;
+        match written {
+            Ok(Ok(_)) => Ok(()),
+            Err(_) if until < client => Err(Fault::Deadline),
+            _ => Err(Fault::ClientGone),
+        }
+    }
+
+    fn until(&self) -> Option<Instant> {
+        self.admitted.grpc.as_ref().and_then(grpc::Call::until)
+    }
+
+    fn patience(&self) -> Patience {
+        let idle = Instant::now() + self.idle;
+        match self.until() {
+            Some(until) if until < idle => Patience { until, is_call: true },
+            _ => Patience { until: idle, is_call: false },
+        }
+    }
+
+    /// Says in trailers what has ended an answer that had begun, where the client can be told: a status does not pass for
+    /// the end of a whole answer.
+    async fn tell(&mut self, steps: &Steps, fault: Fault) -> Result<Next, Fault> {
+        let begun = self.session.response_written().is_some_and(|head| !head.status.is_informational());
+        let told = self.admitted.grpc.as_mut().and_then(|call| call.last_words(&fault)).filter(|_| begun);
+        let Some(fields) = told else { return Err(fault) };
+        self.admitted.failed(&fault);
+        steps.gateway.metrics.fault(fault.code());
+        self.write(HttpTask::Trailer(Some(Box::new(fields)))).await?;
+        Ok(Next::Sent)
+    }
+}
+
+/// How long to wait for the next thing.
+struct Patience {
+    until: Instant,
+    /// The caller has set the bound, for the whole call.
+    is_call: bool,
+}
+
+impl Patience {
+    fn fault(&self) -> Fault {
+        if self.is_call { Fault::Deadline } else { Fault::UpstreamTimeout }
+    }
+
+    async fn bound<T>(&self, work: impl Future<Output = T>) -> Result<T, Fault> {
+        tokio::time::timeout_at(self.until.into(), work).await.map_err(|_| self.fault())
+    }
+}
