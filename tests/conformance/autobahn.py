@@ -43,7 +43,8 @@ def installed(bench):
 
 
 def routed(bench, port):
-    config = {"listeners": [listener()], **passing_to(port, websocket={"idle": "5m"})}
+    telemetry = {"access_log": {"to": "stdout"}}
+    config = {"listeners": [listener()], "telemetry": telemetry, **passing_to(port, websocket={"idle": "5m"})}
     return bench.gateway(config).port()
 
 
