@@ -63,37 +63,36 @@ fn asks(address: &str, connection: &mut Option<Connection>) -> Result<usize, Str
     answer.text().parse().map_err(|_| answer.text())
 }
 
+/// Asks until it is done, on one connection or on a new one each time; counts the answers.
+fn ask_on(address: &str, keeps: bool, done: &AtomicBool, lost: &Mutex<Vec<String>>) -> usize {
+    let (mut connection, mut served) = (None, 0);
+    while !done.load(Ordering::SeqCst) {
+        connection = connection.filter(|_| keeps);
+        if let Err(what) = asks(address, &mut connection) {
+            lost.lock().unwrap().push(what);
+            connection = None;
+        } else {
+            served += 1;
+        }
+    }
+    served
+}
+
 #[test]
 fn upgrades_under_load_lose_nothing() {
-    let times = std::env::var("CROSSWAY_TEST_UPGRADES").ok().and_then(|n| n.parse().ok()).unwrap_or(TIMES);
+    let times = std::env::var_os("CROSSWAY_TEST_UPGRADES").and_then(|n| n.to_str()?.parse().ok()).unwrap_or(TIMES);
     let place = Place::new();
     let mut running = Gateway::start(&place.config(0));
     let address = running.address();
     let (done, lost) = (AtomicBool::new(false), Mutex::new(Vec::<String>::new()));
     let mut old = Vec::new();
     let served: usize = std::thread::scope(|scope| {
-        let clients: Vec<_> = (0..4)
-            .map(|client| {
+        let clients: Vec<_> = [false, true, false, true]
+            .map(|keeps| {
                 let (done, lost, address) = (&done, &lost, &address);
-                scope.spawn(move || {
-                    let (mut connection, mut served) = (None, 0);
-                    while !done.load(Ordering::SeqCst) {
-                        // Half of them keep their connections, half connect for each request.
-                        if client % 2 == 0 {
-                            connection = None;
-                        }
-                        match asks(address, &mut connection) {
-                            Ok(_) => served += 1,
-                            Err(what) => {
-                                lost.lock().unwrap().push(what);
-                                connection = None;
-                            }
-                        }
-                    }
-                    served
-                })
+                scope.spawn(move || ask_on(address, keeps, done, lost))
             })
-            .collect();
+            .into();
         for who in 1..=times {
             let mut next = running.successor(&place.config(who));
             next.wait_in_charge();

@@ -228,11 +228,11 @@ impl Passing<'_> {
                 Piece::End(read.map_err(|e| fault::upstream(&e))?)
             }
         };
-        Ok(self.task(piece))
+        Ok(Some(self.task(piece)))
     }
 
     /// A piece in the client's form.
-    fn task(&mut self, piece: Piece) -> Option<HttpTask> {
+    fn task(&mut self, piece: Piece) -> HttpTask {
         let call = self.admitted.grpc.as_mut();
         let ended = |call: Option<&mut grpc::Call>, data, end| {
             let mut data = data;
@@ -241,7 +241,7 @@ impl Passing<'_> {
             }
             HttpTask::Body(data, end)
         };
-        Some(match piece {
+        match piece {
             Piece::Data(data, end) => ended(call, Some(data), end),
             Piece::End(None) => ended(call, None, true),
             Piece::End(Some(mut fields)) => {
@@ -251,7 +251,7 @@ impl Passing<'_> {
                     None => HttpTask::Trailer(Some(Box::new(fields))),
                 }
             }
-        })
+        }
     }
 
     /// Writes to the client, as long as it reads.

@@ -86,7 +86,7 @@ fn network(client: IpAddr) -> IpAddr {
             let [a, b, c, d, ..] = address.segments();
             IpAddr::V6(Ipv6Addr::new(a, b, c, d, 0, 0, 0, 0))
         }
-        v4 => v4,
+        IpAddr::V4(address) => IpAddr::V4(address),
     }
 }
 

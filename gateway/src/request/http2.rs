@@ -97,8 +97,7 @@ fn framing(req: &RequestHeader, has_body: bool) -> Result<BodyFraming, Refusal> 
     let mut lengths = req.headers.get_all(header::CONTENT_LENGTH).iter();
     let declared = lengths.next().map(|value| length(value.as_bytes())).transpose()?;
     match (declared, has_body, lengths.next()) {
-        (_, _, Some(_)) => Err(BAD_LENGTH),
-        (Some(1..), false, None) => Err(BAD_LENGTH),
+        (_, _, Some(_)) | (Some(1..), false, None) => Err(BAD_LENGTH),
         (Some(length), true, None) => Ok(BodyFraming::Length(length)),
         (None, true, None) => Ok(BodyFraming::Chunked),
         (_, false, None) => Ok(BodyFraming::None),

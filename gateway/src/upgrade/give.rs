@@ -10,7 +10,11 @@ use std::{
     },
 };
 
-use tokio::{net::UnixListener, sync::Notify, task::JoinHandle};
+use tokio::{
+    net::{UnixListener, UnixStream},
+    sync::Notify,
+    task::JoinHandle,
+};
 
 use super::{END, Exclusive, GO, GONE, GREETING, NEXT, RELEASE, RELEASED, socket, wire::Wire};
 use crate::{front::listeners::Listeners, gateway::Gateway};
@@ -50,12 +54,7 @@ impl Giver {
         Ok(tokio::spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {
                 let giver = Arc::clone(&giver);
-                tokio::task::spawn_blocking(move || {
-                    let talked = stream.into_std().and_then(Wire::new).and_then(|wire| giver.talk(&wire));
-                    if let Err(error) = talked {
-                        tracing::warn!(%error, "an upgrade broke off; this process serves on");
-                    }
-                });
+                tokio::task::spawn_blocking(move || giver.serve(stream));
             }
         }))
     }
@@ -63,6 +62,13 @@ impl Giver {
     /// Resolves when a new process has taken over.
     pub async fn gone(&self) {
         self.gone.notified().await;
+    }
+
+    fn serve(&self, stream: UnixStream) {
+        let talked = stream.into_std().and_then(Wire::new).and_then(|wire| self.talk(&wire));
+        if let Err(error) = talked {
+            tracing::warn!(%error, "an upgrade broke off; this process serves on");
+        }
     }
 
     fn talk(&self, wire: &Wire) -> io::Result<()> {

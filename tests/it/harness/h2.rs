@@ -266,10 +266,27 @@ impl Stream {
             _ => {}
         }
         let mut out = None;
+        self.talk(method, &mut out, &mut release).await?;
+        let Some(mut sent) = out else { return self.status(true) };
+        if method == "NoStatus" {
+            sent.send_data(Bytes::new(), true)?;
+        } else {
+            sent.send_trailers(self.trailers("0"))?;
+        }
+        Ok(())
+    }
+
+    /// The messages of a call; nothing for a method that there is not.
+    async fn talk(
+        &mut self,
+        method: &str,
+        out: &mut Option<SendStream<Bytes>>,
+        release: &mut watch::Receiver<bool>,
+    ) -> Result<(), Gone> {
         match method {
             "Unary" | "NoStatus" => {
                 let messages = self.messages().await?;
-                let sent = self.begin(&mut out)?;
+                let sent = self.begin(out)?;
                 for message in messages {
                     send(sent, frame(&message)).await?;
                 }
@@ -277,7 +294,7 @@ impl Stream {
             "ServerStream" => {
                 let count = self.message().await?.unwrap_or_default();
                 let count: usize = String::from_utf8_lossy(&count).parse().unwrap_or(1);
-                let sent = self.begin(&mut out)?;
+                let sent = self.begin(out)?;
                 for at in 0..count {
                     send(sent, frame(at.to_string().as_bytes())).await?;
                 }
@@ -285,30 +302,24 @@ impl Stream {
             "ClientStream" => {
                 let messages = self.messages().await?;
                 let bytes: usize = messages.iter().map(Bytes::len).sum();
-                send(self.begin(&mut out)?, frame(format!("{} {bytes}", messages.len()).as_bytes())).await?;
+                send(self.begin(out)?, frame(format!("{} {bytes}", messages.len()).as_bytes())).await?;
             }
             "Bidi" => {
-                self.begin(&mut out)?;
+                self.begin(out)?;
                 while let Some(message) = self.message().await? {
-                    send(self.begin(&mut out)?, frame(&message)).await?;
+                    send(self.begin(out)?, frame(&message)).await?;
                 }
             }
             "Held" => {
-                send(self.begin(&mut out)?, frame(b"first")).await?;
+                send(self.begin(out)?, frame(b"first")).await?;
                 let gone = std::future::poll_fn(|cx| out.as_mut().unwrap().poll_reset(cx));
                 tokio::select! {
                     _ = gone => return Err(Gone),
                     _ = release.wait_for(|released| *released) => {}
                 }
-                send(self.begin(&mut out)?, frame(b"second")).await?;
+                send(self.begin(out)?, frame(b"second")).await?;
             }
-            _ => return self.status(true),
-        }
-        let mut sent = out.ok_or(Gone)?;
-        if method == "NoStatus" {
-            sent.send_data(Bytes::new(), true)?;
-        } else {
-            sent.send_trailers(self.trailers("0"))?;
+            _ => {}
         }
         Ok(())
     }

@@ -73,10 +73,9 @@ impl Secure {
         write!(self.0, "GET {target} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n")?;
         self.0.flush()?;
         let mut bytes = Vec::new();
-        match self.0.read_to_end(&mut bytes) {
-            Ok(_) => {}
-            Err(error) if bytes.is_empty() => return Err(error),
-            Err(_) => {}
+        let read = self.0.read_to_end(&mut bytes);
+        if bytes.is_empty() {
+            read?;
         }
         if bytes.is_empty() { Err(std::io::ErrorKind::UnexpectedEof.into()) } else { Ok(gateway::parse(&bytes)) }
     }

@@ -18,7 +18,7 @@ const HEADERS: u8 = 1;
 const END_STREAM: u8 = 1;
 
 /// The account of one connection. The limits that the protocol's library keeps are about memory; this one is about work:
-/// rapid resets (CVE-2023-44487), and floods of PING, SETTINGS, PRIORITY, WINDOW_UPDATE, CONTINUATION, empty DATA and
+/// rapid resets (CVE-2023-44487), and floods of PING, SETTINGS, PRIORITY, `WINDOW_UPDATE`, CONTINUATION, empty DATA and
 /// unknown frames.
 #[derive(Debug)]
 pub(super) struct Flood {

@@ -53,6 +53,7 @@ const HANG_UP_TIME: Duration = Duration::from_secs(2);
 const MAX_DRAIN: Duration = Duration::from_secs(2);
 
 /// What happens on a connection.
+#[expect(clippy::large_enum_variant, reason = "made and taken apart at once, once for each stream")]
 enum Event {
     Accepted(Result<Option<H2Accept>>),
     Stop,
