@@ -1,6 +1,10 @@
 //! Upstreams that misbehave: nothing is lost that need not be, nothing is done twice, nothing is mixed up.
 
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::{
+    io::{BufRead as _, BufReader, ErrorKind, Read as _, Write as _},
+    net::{TcpListener, TcpStream},
+    sync::atomic::{AtomicUsize, Ordering},
+};
 
 use crate::harness::{Answer, Gateway, Upstream, closed_address};
 
@@ -26,6 +30,36 @@ routes: [{{ name: all, match: {{ path: / }}, auth: none, upstream: back }}]\n",
         assert_eq!(gateway.get("/").status, 200);
     }
     assert_eq!((first.received().len(), second.received().len()), (30, 10));
+}
+
+#[test]
+fn a_websocket_that_the_upstream_breaks_off_is_not_begun_anew() {
+    const SWITCH: &[u8] = b"HTTP/1.1 101 X\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\r\n";
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let gateway = Gateway::start(&format!(
+        "upstreams: {{ back: {{ endpoints: [{{ address: \"{}\" }}], retry: {{ attempts: 2 }} }} }}
+routes: [{{ name: all, match: {{ path: / }}, auth: none, upstream: back, websocket: {{ idle: 2s }} }}]\n",
+        listener.local_addr().unwrap()
+    ));
+    let mut client = TcpStream::connect(gateway.address()).unwrap();
+    client
+        .write_all(b"GET / HTTP/1.1\r\nHost: a\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n")
+        .unwrap();
+    let mut upstream = BufReader::new(listener.accept().unwrap().0);
+    while upstream.by_ref().lines().next().unwrap().unwrap() != "" {}
+    upstream.get_mut().write_all(SWITCH).unwrap();
+    let mut header = BufReader::new(client.try_clone().unwrap());
+    while header.by_ref().lines().next().unwrap().unwrap() != "" {}
+    // Fails where the gateway has closed by now; what follows is looked at all the same.
+    let _ = client.write_all(&[0x81, 0x85, 0, 0, 0, 0, b'h', b'e', b'l', b'l', b'o']);
+    // Closing with bytes unread resets the connection.
+    upstream.get_ref().peek(&mut [0]).unwrap();
+    drop(upstream);
+    let mut rest = Vec::new();
+    let _ = header.read_to_end(&mut rest);
+    assert_eq!(rest, b"", "nothing follows the switch");
+    listener.set_nonblocking(true).unwrap();
+    assert_eq!(listener.accept().unwrap_err().kind(), ErrorKind::WouldBlock, "one attempt only");
 }
 
 #[test]

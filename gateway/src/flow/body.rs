@@ -7,7 +7,7 @@ use bytes::{Bytes, BytesMut};
 use crossway_plugin_api::{Fault, Overflow, Reply};
 use pingora_proxy::Session;
 
-use super::{Admitted, grpc};
+use super::{Admitted, grpc, upgrade::Wanted};
 use crate::{
     front::Cut,
     request::BodyFraming,
@@ -24,11 +24,16 @@ pub(super) fn check_length(admitted: &Admitted) -> Result<(), Fault> {
     }
 }
 
-/// Counts a piece of the body; refuses it when it is one too many.
+/// Counts a piece of the body; refuses it when it is one too many. What passes through a WebSocket is no body, and has no
+/// end that could be bounded.
 pub(super) fn count(admitted: &mut Admitted, piece: usize) -> Result<(), Fault> {
     admitted.outcome.request_bytes += piece as u64;
     let max = admitted.ctx.max_request_body;
-    if admitted.outcome.request_bytes > max { Err(Fault::RequestTooLarge { max }) } else { Ok(()) }
+    if admitted.wanted == Wanted::Http && admitted.outcome.request_bytes > max {
+        Err(Fault::RequestTooLarge { max })
+    } else {
+        Ok(())
+    }
 }
 
 /// A client that is still sending when the request's time is over has been too slow.

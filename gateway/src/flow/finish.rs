@@ -6,7 +6,7 @@ use crossway_plugin_api::Outcome;
 use pingora_core::Error;
 use pingora_proxy::Session;
 
-use super::{Admitted, Flight, Steps};
+use super::{Admitted, Flight, Steps, upgrade::answered};
 use crate::{snapshot::Target, telemetry::access_log::Entry, telemetry::metrics::NO_ROUTE, upstream::fault};
 
 impl Steps {
@@ -19,7 +19,7 @@ impl Steps {
             in_air.failed(&fault);
         }
         let duration = in_air.started.elapsed();
-        let head = session.response_written().filter(|head| !head.status.is_informational());
+        let head = answered(session);
         let outcome = Outcome {
             status: head.map(|head| in_air.outcome.meant.unwrap_or(head.status)),
             code: in_air.outcome.code,

@@ -17,7 +17,7 @@ use super::{
     Admitted, Flight, admit,
     admit::Routed,
     body, called, exchanged,
-    upgrade::{self, Wanted},
+    upgrade::{self, Wanted, answered},
 };
 use crate::{
     gateway::Gateway,
@@ -147,7 +147,7 @@ impl Steps {
     pub(super) async fn fault(&self, session: &mut Session, admitted: &mut Admitted, fault: &Fault) -> Result<bool> {
         admitted.failed(fault);
         self.gateway.metrics.fault(fault.code());
-        let begun = session.response_written().is_some_and(|head| !head.status.is_informational());
+        let begun = answered(session).is_some();
         session.set_keepalive(None);
         if begun || *fault == Fault::ClientGone {
             return Err(Error::explain(ErrorType::Custom("fault"), "nothing can be sent any more"));

@@ -12,7 +12,10 @@ use pingora_core::{Error, ErrorSource, ErrorType, Result, upstreams::peer::HttpP
 use pingora_http::{RequestHeader, ResponseHeader};
 use pingora_proxy::Session;
 
-use super::{Admitted, Attempt, Flight, Steps, body, outbound, upgrade::Wanted};
+use super::{
+    Admitted, Attempt, Flight, Steps, body, outbound,
+    upgrade::{Wanted, answered},
+};
 use crate::{
     front::Cut,
     request::{self, BodyFraming},
@@ -210,7 +213,7 @@ impl Steps {
             return error;
         }
         in_air.attempt.reused = reused;
-        let begun = session.response_written().is_some_and(|head| !head.status.is_informational());
+        let begun = answered(session).is_some();
         let ours = in_air.outcome.fault.is_some() || *error.esource() != ErrorSource::Upstream;
         let fault = fault::of(&error);
         let again = !ours && !begun && Self::try_again(session, flight, &fault);

@@ -2,6 +2,7 @@
 
 use crossway_plugin_api::Reply;
 use http::{HeaderMap, Method, StatusCode, Version, header};
+use pingora_http::ResponseHeader;
 use pingora_proxy::Session;
 
 use super::Admitted;
@@ -41,6 +42,13 @@ pub(super) fn check(session: &mut Session, admitted: &mut Admitted, route: &Rout
     }
     admitted.wanted = Wanted::WebSocket;
     Ok(())
+}
+
+/// The response header that the client has got, if that is the one that counts: a final one, or the switch to another
+/// protocol (RFC 9110, section 15.2.2), which nothing may follow either.
+pub(super) fn answered(session: &Session) -> Option<&ResponseHeader> {
+    let counts = |status: StatusCode| !status.is_informational() || status == StatusCode::SWITCHING_PROTOCOLS;
+    session.response_written().filter(|head| counts(head.status))
 }
 
 fn asks_for_websocket(headers: &HeaderMap) -> bool {
