@@ -150,7 +150,7 @@ fn metrics_are_those_of_the_operations_page() {
 }
 
 fn is_code(text: &str) -> bool {
-    !text.is_empty() && text.bytes().all(|b| b.is_ascii_lowercase() || b == b'_')
+    !text.is_empty() && text.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_')
 }
 
 /// The codes that a file gives to refusals and faults: the first text among the arguments of what makes them.
