@@ -1,13 +1,16 @@
 //! Starts the real gateway in front of servers that do as they are told.
 
 mod client;
+pub mod frames;
 mod gateway;
+mod silent;
 mod upstream;
 
 use std::time::{Duration, Instant};
 
 pub use client::{Connection, Response, exchange, raw};
 pub use gateway::{BINARY, Gateway};
+pub use silent::Silent;
 pub use upstream::{Answer, Received, Upstream};
 
 /// Longest a test waits for anything.
@@ -22,6 +25,14 @@ pub fn eventually<T>(what: &str, mut ready: impl FnMut() -> Option<T>) -> T {
         }
         assert!(Instant::now() < deadline, "did not happen in time: {what}");
         std::thread::park_timeout(Duration::from_millis(5));
+    }
+}
+
+/// Waits for this long, doing nothing: for tests of time itself.
+pub fn pass(time: Duration) {
+    let began = Instant::now();
+    while began.elapsed() < time {
+        std::thread::park_timeout(time.saturating_sub(began.elapsed()));
     }
 }
 
