@@ -6,21 +6,13 @@ use std::{
     time::{Duration, Instant},
 };
 
-use crate::harness::{Answer, Connection, Gateway, Upstream, eventually, raw};
+use crate::harness::{Answer, Connection, Gateway, Upstream, eventually, pass, raw};
 
 fn start(upstream: &str, settings: &str, plugins: &str, rest: &str) -> Gateway {
     Gateway::start(&format!(
         "upstreams: {{ back: {{ endpoints: [{{ address: \"{upstream}\" }}], {settings} }} }}
 routes: [{{ name: all, match: {{ path: \"/{{rest...}}\" }}, auth: none, upstream: back, plugins: [{plugins}] }}]\n{rest}"
     ))
-}
-
-/// Waits for this long, doing nothing: the time itself is what is tested.
-fn pass(time: Duration) {
-    let began = Instant::now();
-    while began.elapsed() < time {
-        std::thread::park_timeout(time.saturating_sub(began.elapsed()));
-    }
 }
 
 #[test]

@@ -102,7 +102,8 @@ pub struct Http2Limits {
     pub streams: u32,
     /// How long a connection may stay open without a request.
     pub idle: HumanDuration,
-    /// How long a client may keep its flow-control window closed before the stream is reset.
+    /// How long a client may keep its flow-control window closed before the stream is reset; also how long a client that
+    /// was told to leave may stay after its last answer.
     pub stall: HumanDuration,
 }
 

@@ -130,6 +130,10 @@ impl Steps {
                 }
             }
         }
+        // Pingora writes an empty piece as a last chunk, and then the last chunk once more.
+        if end && piece.as_ref().is_some_and(Bytes::is_empty) {
+            *piece = None;
+        }
         let in_air = admitted(flight)?;
         if end
             && in_air.attempt.started.is_some()

@@ -2,9 +2,11 @@
 
 mod certificates;
 mod client;
+pub mod frames;
 mod gateway;
 mod h2;
 mod secure;
+mod silent;
 mod upstream;
 
 use std::time::{Duration, Instant};
@@ -14,6 +16,7 @@ pub use client::{Connection, Response, exchange, raw};
 pub use gateway::{BINARY, Gateway};
 pub use h2::{H2Upstream, TLS_NAME, frame, frames};
 pub use secure::{Secure, Trust};
+pub use silent::Silent;
 pub use upstream::{Answer, Received, Upstream};
 
 /// Longest a test waits for anything.
@@ -28,6 +31,14 @@ pub fn eventually<T>(what: &str, mut ready: impl FnMut() -> Option<T>) -> T {
         }
         assert!(Instant::now() < deadline, "did not happen in time: {what}");
         std::thread::park_timeout(Duration::from_millis(5));
+    }
+}
+
+/// Waits for this long, doing nothing: for tests of time itself.
+pub fn pass(time: Duration) {
+    let began = Instant::now();
+    while began.elapsed() < time {
+        std::thread::park_timeout(time.saturating_sub(began.elapsed()));
     }
 }
 

@@ -31,9 +31,10 @@ use tokio::sync::Notify;
 use self::{flood::Flood, stream::H2Stream, wire::Wire};
 use super::{Conn, Front, Link, Seen, Ticket};
 use crate::{
-    config::limits::Limits,
+    config::limits::{Http2Limits, Limits},
     request::{self, Refusal},
     respond,
+    snapshot::ListenerState,
 };
 
 /// What a client begins an HTTP/2 connection with (RFC 9113, section 3.4).
@@ -47,7 +48,7 @@ const CONNECTION_WINDOW: u32 = 1 << 20;
 const STREAM_WINDOW: u32 = 256 << 10;
 /// Bytes of responses kept for one stream while the client's window is closed.
 const SEND_BUFFER: usize = 64 << 10;
-/// How long a client may take to hang up once it has been told to.
+/// How long a client may take to hang up once it has been told to, and to stop sending requests.
 const HANG_UP_TIME: Duration = Duration::from_secs(2);
 /// How long the rest of a request may take to arrive after its answer.
 const MAX_DRAIN: Duration = Duration::from_secs(2);
@@ -68,8 +69,8 @@ struct Talk {
     digest: Arc<Digest>,
     active: Arc<Active>,
     flood: Arc<Flood>,
-    /// The client has been told to open no more streams.
-    leaving: bool,
+    /// When the client was told to open no more streams.
+    leaving: Option<Instant>,
     /// When the connection is cut, whoever has not hung up by then.
     cut_at: Option<Instant>,
     served: u32,
@@ -87,6 +88,7 @@ impl Front {
     ) {
         let mut seen = None;
         let Some((_, listener)) = self.current(&mut seen) else { return };
+        let header_deadline = listener.limits.client.header_deadline.0;
         let digest = Arc::new(Digest {
             ssl_digest: io.get_ssl_digest(),
             timing_digest: io.get_timing_digest(),
@@ -96,27 +98,31 @@ impl Front {
         let flood = Arc::new(Flood::new(PREFACE.len()));
         let wire = Wire::new(io, ahead, Arc::clone(&flood));
         let begin = handshake(Box::new(wire), Some(options(&listener.limits)));
-        let Ok(Ok(conn)) = tokio::time::timeout(listener.limits.client.header_deadline.0, begin).await else { return };
+        let Ok(Ok(conn)) = tokio::time::timeout(header_deadline, begin).await else { return };
         let active = Arc::new(Active::default());
-        let talk = Talk { link, digest, active, flood, leaving: false, cut_at: None, served: 0, malformed: 0 };
-        self.talk(conn, talk, seen, shutdown).await;
+        let talk = Talk { link, digest, active, flood, leaving: None, cut_at: None, served: 0, malformed: 0 };
+        self.talk(conn, talk, (seen, listener), shutdown).await;
     }
 
     async fn talk(
         self: &Arc<Self>,
         mut conn: Connection<Stream, Bytes>,
         mut talk: Talk,
-        mut seen: Seen,
+        (mut seen, mut listener): (Seen, Arc<ListenerState>),
         shutdown: &ShutdownWatch,
     ) {
         let mut stop = shutdown.clone();
         loop {
-            let Some((_, listener)) = self.current(&mut seen) else {
-                // The listener is gone, and so the signal to stop is on its way.
-                return talk.last_words(conn).await;
-            };
-            let event = talk.next(&mut conn, &mut stop, listener.limits.http2.idle.0).await;
+            match self.current(&mut seen) {
+                Some((_, current)) => listener = current,
+                None => talk.leave(&mut conn),
+            }
+            let event = talk.next(&mut conn, &mut stop, &listener.limits.http2).await;
             match event {
+                Event::Accepted(Ok(Some(H2Accept::Session(session)))) if talk.is_late() => {
+                    drop(session);
+                    talk.note_malformed(&mut conn);
+                }
                 Event::Accepted(Ok(Some(H2Accept::Session(session)))) => {
                     talk.served = talk.served.saturating_add(1);
                     if talk.served >= listener.limits.client.requests_per_connection {
@@ -126,10 +132,7 @@ impl Front {
                 }
                 Event::Accepted(Ok(Some(H2Accept::Rejected))) => {
                     self.gateway.metrics.refused(request::MALFORMED_HTTP2.code);
-                    talk.malformed += 1;
-                    if talk.malformed > MAX_MALFORMED {
-                        talk.expel(&mut conn, Reason::PROTOCOL_ERROR);
-                    }
+                    talk.note_malformed(&mut conn);
                 }
                 Event::Accepted(Ok(None) | Err(_)) | Event::TimeUp => return,
                 Event::Stop => talk.leave(&mut conn),
@@ -173,7 +176,7 @@ impl Front {
         };
         let conn = Conn::new(Arc::clone(&talk.link));
         let Some(stream) = H2Stream::new(session, Arc::clone(&conn), &talk.digest, &listener) else { return };
-        conn.hand(Ticket { snapshot, listener, framing, view, started, last: talk.leaving });
+        conn.hand(Ticket { snapshot, listener, framing, view, started, last: talk.leaving.is_some() });
         let (proxy, shutdown) = (Arc::clone(&self.proxy), shutdown.clone());
         tokio::spawn(async move {
             proxy.process_new_http(ServerSession::new_custom(Box::new(stream)), &shutdown).await;
@@ -184,36 +187,53 @@ impl Front {
 
 impl Talk {
     /// Drives the connection until something happens on it.
-    async fn next(&mut self, conn: &mut Connection<Stream, Bytes>, stop: &mut ShutdownWatch, idle: Duration) -> Event {
+    async fn next(
+        &mut self,
+        conn: &mut Connection<Stream, Bytes>,
+        stop: &mut ShutdownWatch,
+        limits: &Http2Limits,
+    ) -> Event {
+        let leaving = self.leaving.is_some();
+        // A client that was told to leave, and has its answers, may take as long for the rest of them as for any.
+        let (idle, then) = if leaving { (limits.stall.0, Event::TimeUp) } else { (limits.idle.0, Event::Idle) };
         let cut_at = tokio::time::Instant::from_std(self.cut_at.unwrap_or_else(Instant::now));
         tokio::select! {
             biased;
-            _ = stop.wait_for(|stop| *stop), if !self.leaving => Event::Stop,
+            _ = stop.wait_for(|stop| *stop), if !leaving => Event::Stop,
             () = self.flood.exceeded() => Event::Flood,
             accepted = HttpSession::from_h2_conn(conn, Arc::clone(&self.digest)) => Event::Accepted(accepted),
             () = tokio::time::sleep_until(cut_at), if self.cut_at.is_some() => Event::TimeUp,
-            () = self.active.idle_for(idle), if !self.leaving => Event::Idle,
+            () = self.active.idle_for(idle), if self.cut_at.is_none() => then,
         }
     }
 
     /// Tells the client to open no more streams; those that are open finish.
     fn leave(&mut self, conn: &mut Connection<Stream, Bytes>) {
-        if !std::mem::replace(&mut self.leaving, true) {
+        if self.leaving.is_none() {
+            self.leaving = Some(Instant::now());
             conn.graceful_shutdown();
+        }
+    }
+
+    /// Whether a request that comes now should not come any more: the protocol's library takes them until the client has
+    /// said that it knows (RFC 9113, section 6.8), which it may never do.
+    fn is_late(&self) -> bool {
+        self.leaving.is_some_and(|since| since.elapsed() > HANG_UP_TIME)
+    }
+
+    /// The client has broken the protocol; once too often ends the connection.
+    fn note_malformed(&mut self, conn: &mut Connection<Stream, Bytes>) {
+        self.malformed += 1;
+        if self.malformed > MAX_MALFORMED {
+            self.expel(conn, Reason::PROTOCOL_ERROR);
         }
     }
 
     /// Ends the connection with all its streams.
     fn expel(&mut self, conn: &mut Connection<Stream, Bytes>, reason: Reason) {
         conn.abrupt_shutdown(reason);
-        self.leaving = true;
+        self.leaving.get_or_insert_with(Instant::now);
         self.cut_at = Some(Instant::now() + HANG_UP_TIME);
-    }
-
-    /// Lets the streams that are open finish.
-    async fn last_words(mut self, mut conn: Connection<Stream, Bytes>) {
-        self.leave(&mut conn);
-        while let Ok(Some(_)) = HttpSession::from_h2_conn(&mut conn, Arc::clone(&self.digest)).await {}
     }
 }
 
