@@ -1,9 +1,10 @@
 //! `impl ProxyHttp`: each phase delegates. The one adapter to Pingora's hooks, so that its next release changes one file.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use http::HeaderMap;
 use pingora_core::{Error, Result, modules::http::HttpModules, upstreams::peer::HttpPeer};
 use pingora_http::{RequestHeader, ResponseHeader};
 use pingora_proxy::{FailToProxy, ProxyHttp, ProxyWarnLogContext, Session};
@@ -83,11 +84,30 @@ impl ProxyHttp for Proxy {
 
     async fn response_filter(
         &self,
-        _session: &mut Session,
+        session: &mut Session,
         res: &mut ResponseHeader,
         flight: &mut Flight,
     ) -> Result<()> {
-        self.steps.response(res, flight)
+        self.steps.response(session, res, flight)
+    }
+
+    fn response_body_filter(
+        &self,
+        _session: &mut Session,
+        piece: &mut Option<Bytes>,
+        end: bool,
+        flight: &mut Flight,
+    ) -> Result<Option<Duration>> {
+        Steps::response_body(piece, end, flight).map(|()| None)
+    }
+
+    async fn response_trailer_filter(
+        &self,
+        _session: &mut Session,
+        _trailers: &mut HeaderMap,
+        flight: &mut Flight,
+    ) -> Result<Option<Bytes>> {
+        Steps::response_trailers(flight)
     }
 
     fn error_while_proxy(

@@ -37,6 +37,8 @@ pub struct Route {
     pub timeout: Option<HumanDuration>,
     /// Lets WebSockets through; without it a WebSocket handshake is answered 403.
     pub websocket: Option<WebSocket>,
+    /// `false` leaves this route's responses uncompressed, where the section `compression` compresses the others.
+    pub compression: Option<bool>,
     /// Limits of this route.
     #[serde(default)]
     pub limits: RouteLimits,

@@ -58,6 +58,7 @@ pub(super) fn admit(gateway: &Gateway, session: &mut Session) -> Result<(Admitte
         entered: Entered::default(),
         port: view.port,
         body: None,
+        encoder: None,
         attempt: Attempt::default(),
         outcome: Log::default(),
         _in_flight: InFlightGauge::enter(&gateway.metrics.in_flight),

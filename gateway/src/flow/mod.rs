@@ -2,6 +2,7 @@
 
 mod admit;
 mod body;
+mod coded;
 mod exchanged;
 mod finish;
 mod outbound;
@@ -21,6 +22,7 @@ use pingora_http::ResponseHeader;
 
 use crate::{
     chain::{Chain, Entered},
+    coding::Encoder,
     front::Conn,
     request::Framing,
     snapshot::{ListenerState, Route, Snapshot},
@@ -64,6 +66,8 @@ pub struct Admitted {
     pub port: Option<u16>,
     /// The whole body, once it was read, as the plugins left it.
     pub body: Option<Bytes>,
+    /// Compresses the response, on the stream way.
+    pub encoder: Option<Encoder>,
     /// The attempt being made on the stream way.
     pub attempt: Attempt,
     /// What is logged and counted at the end.

@@ -1,6 +1,7 @@
 //! The compiled, immutable form of a configuration. [`Snapshot::compile`] is its only constructor.
 
 mod chains;
+mod compression;
 mod listeners;
 mod routes;
 mod tls;
@@ -20,6 +21,7 @@ use crossway_plugin_api::{
 use crate::{
     certificate::Facts,
     chain::Chain,
+    coding::Compression,
     config::{
         Loaded,
         error::{ConfigError, Diagnostic, Severity},
@@ -47,6 +49,8 @@ pub struct Snapshot {
     pub upstreams: BTreeMap<String, Arc<Upstream>>,
     /// The plugins of every route, for requests that no route takes.
     pub global: Arc<Chain>,
+    /// Compression of answers to requests that no route takes.
+    pub compression: Option<Arc<Compression>>,
     /// Metrics of requests that no route takes.
     pub no_route: RouteMetrics,
     /// The configuration as written.
@@ -119,6 +123,8 @@ pub struct Route {
     pub client_min_rate: Option<u64>,
     /// How long a WebSocket may be silent; `None` where the route serves none.
     pub websocket: Option<Duration>,
+    /// How responses are compressed; `None` where they are not.
+    pub compression: Option<Arc<Compression>>,
     /// What an encoded slash means.
     pub encoded_slashes: EncodedSlashes,
     /// Counters and histograms.
@@ -193,6 +199,7 @@ struct Compiler<'a> {
     loaded: &'a Loaded,
     around: &'a Surroundings<'a>,
     deps: Deps,
+    compression: Option<Arc<Compression>>,
     found: Vec<Diagnostic>,
     said: HashSet<String>,
 }
@@ -200,8 +207,15 @@ struct Compiler<'a> {
 impl Snapshot {
     /// Builds everything, or says all that is wrong. Binds nothing, starts nothing.
     pub fn compile(loaded: Loaded, around: &Surroundings<'_>) -> Result<Self, ConfigError> {
-        let mut compiler =
-            Compiler { loaded: &loaded, around, deps: Deps::default(), found: Vec::new(), said: HashSet::new() };
+        let mut compiler = Compiler {
+            loaded: &loaded,
+            around,
+            deps: Deps::default(),
+            compression: None,
+            found: Vec::new(),
+            said: HashSet::new(),
+        };
+        compiler.compression = compiler.compression();
         compiler.deps.consumers = Arc::new(compiler.consumers());
         compiler.admin();
         let listeners = compiler.listeners();
@@ -209,7 +223,7 @@ impl Snapshot {
         let global = Arc::new(compiler.global_chain());
         compiler.unused_chains();
         let router = compiler.routes(&upstreams);
-        let found = compiler.found;
+        let (found, compression) = (compiler.found, compiler.compression);
         if found.iter().any(|d| d.severity == Severity::Error) {
             return Err(loaded.refused(found));
         }
@@ -220,6 +234,7 @@ impl Snapshot {
             router,
             upstreams,
             global,
+            compression,
             no_route: around.metrics.route(NO_ROUTE),
             warnings: found,
             loaded,
