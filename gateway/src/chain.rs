@@ -7,7 +7,7 @@ use crossway_plugin_api::{BodyNeed, Ctx, Decision, Fault, Needs, Outcome, Overfl
 use http::HeaderMap;
 use pingora_http::{RequestHeader, ResponseHeader};
 
-use crate::{config::entry::OnError, telemetry::metrics::Metrics, when::Condition};
+use crate::{coding, config::entry::OnError, telemetry::metrics::Metrics, when::Condition};
 
 /// Most plugins on one route: each has a bit in an [`Entered`].
 pub const MAX_LINKS: usize = 64;
@@ -114,8 +114,11 @@ impl Chain {
         wants(self.body_needs(entered, |n| n.request_body.as_ref()), headers)
     }
 
-    /// The same for a response.
+    /// The same for a response; one whose pieces count one by one is never held.
     pub fn wants_response_body(&self, entered: Entered, head: &ResponseHeader) -> Option<(u64, Overflow)> {
+        if coding::is_stream(&head.headers) {
+            return None;
+        }
         let needs = self.body_needs(entered, |n| n.response_body.as_ref());
         wants(needs.filter(|(_, need)| need.wants_status(head.status)), &head.headers)
     }

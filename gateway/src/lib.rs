@@ -4,6 +4,7 @@ pub mod admin;
 pub mod certificate;
 pub mod chain;
 pub mod cli;
+pub mod coding;
 pub mod config;
 pub mod drain;
 pub mod flow;

@@ -1,6 +1,6 @@
 //! `impl ProxyHttp`: each phase delegates. The one adapter to Pingora's hooks, so that its next release changes one file.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -84,21 +84,31 @@ impl ProxyHttp for Proxy {
 
     async fn response_filter(
         &self,
-        _session: &mut Session,
+        session: &mut Session,
         res: &mut ResponseHeader,
         flight: &mut Flight,
     ) -> Result<()> {
-        self.steps.response(res, flight)
+        self.steps.response(session, res, flight)
+    }
+
+    fn response_body_filter(
+        &self,
+        _session: &mut Session,
+        piece: &mut Option<Bytes>,
+        end: bool,
+        flight: &mut Flight,
+    ) -> Result<Option<Duration>> {
+        Steps::response_body(piece, end, flight).map(|()| None)
     }
 
     async fn response_trailer_filter(
         &self,
         _session: &mut Session,
         trailers: &mut HeaderMap,
-        _flight: &mut Flight,
+        flight: &mut Flight,
     ) -> Result<Option<Bytes>> {
         flow::clean_trailers(trailers);
-        Ok(None)
+        Steps::response_trailers(flight)
     }
 
     fn error_while_proxy(

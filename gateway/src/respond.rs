@@ -121,12 +121,18 @@ pub fn frame(head: &mut ResponseHeader, length: usize) -> Result<()> {
     Ok(())
 }
 
-/// Sends a response whose whole body is known. Returns the number of body bytes sent.
-pub async fn send(session: &mut Session, mut head: ResponseHeader, body: Bytes) -> Result<u64> {
-    frame(&mut head, body.len())?;
+/// Gives a response its `Date`, where it has none (RFC 9110, section 6.6.1).
+pub fn date(head: &mut ResponseHeader) -> Result<()> {
     if !head.headers.contains_key(header::DATE) {
         head.insert_header(header::DATE, httpdate::fmt_http_date(std::time::SystemTime::now()))?;
     }
+    Ok(())
+}
+
+/// Sends a response whose whole body is known. Returns the number of body bytes sent.
+pub async fn send(session: &mut Session, mut head: ResponseHeader, body: Bytes) -> Result<u64> {
+    frame(&mut head, body.len())?;
+    date(&mut head)?;
     let bodiless = session.req_header().method == Method::HEAD || matches!(head.status.as_u16(), 204 | 304);
     let silent = bodiless || body.is_empty();
     if silent && session.req_header().version == Version::HTTP_2 {

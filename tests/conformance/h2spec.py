@@ -20,11 +20,10 @@ def judge(bench):
     port = free_port()
     bench.start([sys.executable, bench.own("backend.py"), port], "backend").wait_listening(port)
     tls = tls_settings(bench)
-    listeners = [listener("h2c", http2=True)]
-    if tls:
-        listeners.append(listener("tls", tls=tls))
-    gateway = bench.gateway({"listeners": listeners, **passing_to(port)})
+    gateway = bench.gateway({"listeners": [listener("h2c", http2=True)], **passing_to(port)})
     run(bench, program, "h2c", gateway.port("h2c"), [])
+    if tls:
+        gateway = bench.gateway({"listeners": [listener("tls", tls=tls)], **passing_to(port)})
     if tls:
         run(bench, program, "tls", gateway.port("tls"), ["-t", "-k"])
     else:

@@ -2,6 +2,7 @@
 
 pub mod admin;
 mod check;
+pub mod compression;
 pub mod consumer;
 mod document;
 pub mod entry;
@@ -53,6 +54,8 @@ pub struct Config {
     pub admin: Option<admin::Admin>,
     /// Bounds on what clients may send.
     pub limits: limits::Limits,
+    /// Compression of responses; without it none is compressed.
+    pub compression: Option<compression::Compression>,
     /// The process itself.
     pub runtime: runtime::Runtime,
     /// What the gateway says about itself.

@@ -40,6 +40,8 @@ pub struct Route {
     /// Takes gRPC-web and speaks gRPC to the upstream, which must have `http2: true`. Other requests pass as they are.
     #[serde(default)]
     pub grpc_web: bool,
+    /// `false` leaves this route's responses uncompressed, where the section `compression` compresses the others.
+    pub compression: Option<bool>,
     /// Limits of this route.
     #[serde(default)]
     pub limits: RouteLimits,

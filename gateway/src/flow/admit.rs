@@ -59,6 +59,7 @@ pub(super) fn admit(gateway: &Gateway, session: &mut Session) -> Result<(Admitte
         port: view.port,
         body: None,
         grpc: Call::native(req, req.version),
+        encoder: None,
         attempt: Attempt::default(),
         outcome: Log::default(),
         _in_flight: InFlightGauge::enter(&gateway.metrics.in_flight),

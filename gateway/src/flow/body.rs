@@ -7,7 +7,7 @@ use bytes::{Bytes, BytesMut};
 use crossway_plugin_api::{Fault, Overflow, Reply};
 use pingora_proxy::Session;
 
-use super::{Admitted, grpc, upgrade::Wanted};
+use super::{Admitted, coded, grpc, upgrade::Wanted};
 use crate::{
     front::Cut,
     request::BodyFraming,
@@ -80,7 +80,15 @@ pub(super) async fn buffer(
     }
     let until = admitted.ctx.deadline.unwrap_or_else(|| Instant::now() + admitted.listener.limits.client.idle.0);
     let whole = tokio::time::timeout_at(until.into(), read_whole(session, admitted, max)).await;
-    let mut body = whole.map_err(|_| Fault::ClientTimeout)??;
+    let whole = whole.map_err(|_| Fault::ClientTimeout)??;
+    let mut body = match coded::request(whole.clone(), session.req_header_mut(), max).await {
+        Ok(plain) => plain,
+        Err(refusal) if overflow == Overflow::Refuse => return Ok(Some(refusal)),
+        Err(_) => {
+            admitted.body = Some(whole);
+            return Ok(None);
+        }
+    };
     let Admitted { ctx, entered, .. } = &mut *admitted;
     let reply = chain.on_request_body(&mut body, session.req_header_mut(), ctx, entered).await?;
     admitted.body = Some(body);

@@ -8,13 +8,12 @@ use pingora_http::{RequestHeader, ResponseHeader};
 use pingora_proxy::Session;
 
 use super::{
-    Admitted, body, outbound,
+    Admitted, body, coded, outbound,
     steps::{Next, Steps},
 };
 use crate::{
     request,
     request::BodyFraming,
-    respond,
     snapshot::{HostRewrite, Target},
     upstream::{
         Endpoint, Upstream,
@@ -143,15 +142,27 @@ async fn answer_client(
             let mut body =
                 if answer.has_body(&method) { answer.whole(max, deadline).await? } else { bytes::Bytes::new() };
             answer.finish().await;
+            if !body.is_empty() {
+                match coded::response(body.clone(), &mut head, max).await {
+                    Ok(plain) => body = plain,
+                    Err(fault) if overflow == Overflow::Refuse => return Err(fault),
+                    Err(_) => {
+                        // Past the plugins, as a body goes that is too large.
+                        response_phase(admitted, &mut head)?;
+                        body::keep_or_close(session, admitted);
+                        return coded::deliver(session, admitted, head, body).await.map_err(|_| Fault::ClientGone);
+                    }
+                }
+            }
             let (length, was_empty) = (head.headers.get(header::CONTENT_LENGTH).cloned(), body.is_empty());
             chain.on_response_body(&mut body, &mut head, &mut admitted.ctx, &mut admitted.entered).await?;
             response_phase(admitted, &mut head)?;
             body::keep_or_close(session, admitted);
             if was_empty && body.is_empty() {
                 // To HEAD, 204 and 304 the upstream's word on the length stands.
-                return send_bodiless(session, head, length).await;
+                return send_bodiless(session, admitted, head, length).await;
             }
-            respond::send(session, head, body).await.map(drop).map_err(|_| Fault::ClientGone)
+            coded::deliver(session, admitted, head, body).await.map_err(|_| Fault::ClientGone)
         }
         _ => stream_answer(session, admitted, answer, head).await,
     }
@@ -159,6 +170,7 @@ async fn answer_client(
 
 async fn send_bodiless(
     session: &mut Session,
+    admitted: &Admitted,
     mut head: ResponseHeader,
     length: Option<http::HeaderValue>,
 ) -> Result<(), Fault> {
@@ -168,6 +180,7 @@ async fn send_bodiless(
     if let Some(length) = length {
         head.insert_header(header::CONTENT_LENGTH, length).map_err(|_| Fault::Internal("a length".into()))?;
     }
+    admitted.compress_stream(session.req_header(), &mut head);
     session.write_response_header(Box::new(head), true).await.map_err(|_| Fault::ClientGone)
 }
 
@@ -191,13 +204,21 @@ async fn stream_answer(
     }
     admitted.speak_version(&mut head);
     response_phase(admitted, &mut head)?;
+    let mut encoder = admitted.compress_stream(session.req_header(), &mut head);
     body::keep_or_close(session, admitted);
     session.write_response_header(Box::new(head), !has_body).await.map_err(|_| Fault::ClientGone)?;
     if has_body {
-        while let Some(piece) = answer.next().await? {
-            session.write_response_body(Some(piece), false).await.map_err(|_| Fault::ClientGone)?;
+        while let Some(mut piece) = answer.next().await? {
+            if let Some(encoder) = &mut encoder {
+                piece = encoder.push(&piece, false).map_err(|e| Fault::Internal(e.to_string()))?;
+            }
+            if !piece.is_empty() {
+                session.write_response_body(Some(piece), false).await.map_err(|_| Fault::ClientGone)?;
+            }
         }
-        session.write_response_body(None, true).await.map_err(|_| Fault::ClientGone)?;
+        let last = encoder.map(|mut encoder| encoder.push(b"", true)).transpose();
+        let last = last.map_err(|e| Fault::Internal(e.to_string()))?;
+        session.write_response_body(last, true).await.map_err(|_| Fault::ClientGone)?;
     }
     answer.finish().await;
     Ok(())

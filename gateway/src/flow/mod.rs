@@ -3,6 +3,7 @@
 mod admit;
 mod body;
 mod called;
+mod coded;
 mod exchanged;
 mod finish;
 pub mod grpc;
@@ -23,6 +24,7 @@ use pingora_http::ResponseHeader;
 
 use crate::{
     chain::{Chain, Entered},
+    coding::Encoder,
     front::Conn,
     request::Framing,
     snapshot::{ListenerState, Route, Snapshot},
@@ -69,6 +71,8 @@ pub struct Admitted {
     pub body: Option<Bytes>,
     /// The gRPC call that it is, if it is one.
     pub grpc: Option<grpc::Call>,
+    /// Compresses the response, on the stream way.
+    pub encoder: Option<Encoder>,
     /// The attempt being made on the stream way.
     pub attempt: Attempt,
     /// What is logged and counted at the end.

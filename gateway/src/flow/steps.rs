@@ -16,7 +16,7 @@ use pingora_proxy::Session;
 use super::{
     Admitted, Flight, admit,
     admit::Routed,
-    body, called, exchanged,
+    body, called, coded, exchanged,
     upgrade::{self, Wanted, answered},
 };
 use crate::{
@@ -139,7 +139,7 @@ impl Steps {
         }
         body::keep_or_close(session, admitted);
         admitted.outcome.answered = Some(Instant::now());
-        respond::send(session, head, body).await.map(drop)
+        coded::deliver(session, admitted, head, body).await
     }
 
     /// Answers a fault. If nothing can be sent any more this is an error, so that Pingora ends the connection where it

@@ -170,7 +170,7 @@ impl Steps {
     }
 
     /// The response header on its way to the client.
-    pub fn response(&self, res: &mut ResponseHeader, flight: &mut Flight) -> Result<()> {
+    pub fn response(&self, session: &Session, res: &mut ResponseHeader, flight: &mut Flight) -> Result<()> {
         if res.status.is_informational() && res.status != StatusCode::SWITCHING_PROTOCOLS {
             return Ok(());
         }
@@ -181,6 +181,7 @@ impl Steps {
         if let Err(fault) = chain.on_response(res, &mut in_air.ctx, &mut in_air.entered) {
             return Err(carried(flight, fault));
         }
+        in_air.encoder = in_air.compress_stream(session.req_header(), res);
         in_air.outcome.answered = Some(Instant::now());
         if let (StatusCode::SWITCHING_PROTOCOLS, Some(idle)) =
             (res.status, in_air.route.as_ref().and_then(|route| route.websocket))

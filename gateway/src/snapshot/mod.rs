@@ -1,6 +1,7 @@
 //! The compiled, immutable form of a configuration. [`Snapshot::compile`] is its only constructor.
 
 mod chains;
+mod compression;
 mod listeners;
 mod routes;
 mod tls;
@@ -20,6 +21,7 @@ use crossway_plugin_api::{
 use crate::{
     certificate::Facts,
     chain::Chain,
+    coding::Compression,
     config::{
         Loaded,
         error::{ConfigError, Diagnostic, Severity},
@@ -47,6 +49,8 @@ pub struct Snapshot {
     pub upstreams: BTreeMap<String, Arc<Upstream>>,
     /// The plugins of every route, for requests that no route takes.
     pub global: Arc<Chain>,
+    /// Compression of answers to requests that no route takes.
+    pub compression: Option<Arc<Compression>>,
     /// Metrics of requests that no route takes.
     pub no_route: RouteMetrics,
     /// The configuration as written.
@@ -121,6 +125,8 @@ pub struct Route {
     pub websocket: Option<Duration>,
     /// Whether it takes gRPC-web.
     pub grpc_web: bool,
+    /// How responses are compressed; `None` where they are not.
+    pub compression: Option<Arc<Compression>>,
     /// What an encoded slash means.
     pub encoded_slashes: EncodedSlashes,
     /// Counters and histograms.
@@ -195,6 +201,7 @@ struct Compiler<'a> {
     loaded: &'a Loaded,
     around: &'a Surroundings<'a>,
     deps: Deps,
+    compression: Option<Arc<Compression>>,
     found: Vec<Diagnostic>,
     said: HashSet<String>,
 }
@@ -202,8 +209,15 @@ struct Compiler<'a> {
 impl Snapshot {
     /// Builds everything, or says all that is wrong. Binds nothing, starts nothing.
     pub fn compile(loaded: Loaded, around: &Surroundings<'_>) -> Result<Self, ConfigError> {
-        let mut compiler =
-            Compiler { loaded: &loaded, around, deps: Deps::default(), found: Vec::new(), said: HashSet::new() };
+        let mut compiler = Compiler {
+            loaded: &loaded,
+            around,
+            deps: Deps::default(),
+            compression: None,
+            found: Vec::new(),
+            said: HashSet::new(),
+        };
+        compiler.compression = compiler.compression();
         compiler.deps.consumers = Arc::new(compiler.consumers());
         compiler.admin();
         compiler.runtime();
@@ -212,7 +226,7 @@ impl Snapshot {
         let global = Arc::new(compiler.global_chain());
         compiler.unused_chains();
         let router = compiler.routes(&upstreams);
-        let found = compiler.found;
+        let (found, compression) = (compiler.found, compiler.compression);
         if found.iter().any(|d| d.severity == Severity::Error) {
             return Err(loaded.refused(found));
         }
@@ -223,6 +237,7 @@ impl Snapshot {
             router,
             upstreams,
             global,
+            compression,
             no_route: around.metrics.route(NO_ROUTE),
             warnings: found,
             loaded,

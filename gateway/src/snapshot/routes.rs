@@ -187,6 +187,7 @@ impl Compiler<'_> {
             client_idle: config.limits.client.idle.map(|d| d.0),
             client_min_rate: config.limits.client.min_rate.map(|r| r.0),
             websocket: config.websocket.as_ref().map(|websocket| websocket.idle.0),
+            compression: self.route_compression(pointer, config),
             encoded_slashes: config.encoded_slashes,
             metrics: self.around.metrics.route(&config.name),
             chain: Arc::new(chain),

@@ -37,6 +37,7 @@ pub struct Metrics {
     faults: IntCounterVec,
     plugin_faults: IntCounterVec,
     reloads: IntCounterVec,
+    compressed: IntCounterVec,
     config_info: IntGaugeVec,
     last_reload: Gauge,
     generation: IntGauge,
@@ -151,6 +152,11 @@ impl Metrics {
                 &["plugin", "on_error"],
             ),
             reloads: counters("crossway_config_reloads_total", "Reloads of the configuration.", &["result"]),
+            compressed: counters(
+                "crossway_compressed_responses_total",
+                "Responses that the gateway compressed.",
+                &["algorithm"],
+            ),
             config_info: gauges("crossway_config_info", "1 for the configuration in force.", &["hash"]),
             last_reload: registered(
                 r,
@@ -247,6 +253,11 @@ impl Metrics {
     pub fn plugin_fault(&self, plugin: &'static str, allowed: bool) {
         let policy = if allowed { "allow" } else { "reject" };
         self.plugin_faults.with_label_values(&[plugin, policy]).inc();
+    }
+
+    /// The count of responses compressed with an algorithm, whose names are a closed set.
+    pub fn compressed(&self, algorithm: &'static str) -> IntCounter {
+        self.compressed.with_label_values(&[algorithm])
     }
 
     /// A configuration is in force.
