@@ -70,7 +70,7 @@ fn weight(parameter: &[u8]) -> Weight {
 
 /// The algorithm that the client likes best, by its place in `order`, the gateway's preference: it decides where the client
 /// has none. `None` if the client takes none of them, or prefers the body as it is.
-pub fn negotiate(headers: &HeaderMap, order: impl IntoIterator<Item = Algorithm>) -> Option<usize> {
+pub(super) fn negotiate(headers: &HeaderMap, order: impl IntoIterator<Item = Algorithm>) -> Option<usize> {
     if !headers.contains_key(header::ACCEPT_ENCODING) {
         return None;
     }
