@@ -13,6 +13,7 @@ mod cached;
 mod certificates;
 mod check;
 mod cli;
+mod compression;
 mod demo;
 mod drain;
 mod faults;

@@ -9,6 +9,7 @@ use pingora_proxy::Session;
 
 use super::{Admitted, coded, grpc, upgrade::Wanted};
 use crate::{
+    coding::Codings,
     front::Cut,
     request::BodyFraming,
     snapshot::Route,
@@ -78,14 +79,11 @@ pub(super) async fn buffer(
         (BodyFraming::Chunked, Overflow::Stream) => return Ok(None),
         _ => {}
     }
-    let until = admitted.ctx.deadline.unwrap_or_else(|| Instant::now() + admitted.listener.limits.client.idle.0);
-    let whole = tokio::time::timeout_at(until.into(), read_whole(session, admitted, max)).await;
-    let whole = whole.map_err(|_| Fault::ClientTimeout)??;
-    let mut body = match coded::request(whole.clone(), session.req_header_mut(), max).await {
-        Ok(plain) => plain,
-        Err(refusal) if overflow == Overflow::Refuse => return Ok(Some(refusal)),
-        Err(_) => {
-            admitted.body = Some(whole);
+    let mut body = match whole(session, admitted, max).await? {
+        (_, Ok(plain)) => plain,
+        (_, Err(refusal)) if overflow == Overflow::Refuse => return Ok(Some(refusal)),
+        (as_it_came, Err(_)) => {
+            admitted.body = as_it_came;
             return Ok(None);
         }
     };
@@ -93,6 +91,27 @@ pub(super) async fn buffer(
     let reply = chain.on_request_body(&mut body, session.req_header_mut(), ctx, entered).await?;
     admitted.body = Some(body);
     Ok(reply)
+}
+
+/// The body as it came, where it was read, and what it is without its content codings, or the reply that refuses these.
+async fn whole(
+    session: &mut Session,
+    admitted: &mut Admitted,
+    max: u64,
+) -> Result<(Option<Bytes>, Result<Bytes, Reply>), Fault> {
+    let codings = match coded::request_codings(session.req_header()) {
+        Ok(codings) => codings,
+        Err(refusal) if admitted.framing.body != BodyFraming::None => return Ok((None, Err(refusal))),
+        Err(_) => Codings::default(),
+    };
+    let until = admitted.ctx.deadline.unwrap_or_else(|| Instant::now() + admitted.listener.limits.client.idle.0);
+    let read = tokio::time::timeout_at(until.into(), read_whole(session, admitted, max)).await;
+    let body = read.map_err(|_| Fault::ClientTimeout)??;
+    if codings.is_identity() || body.is_empty() {
+        return Ok((None, Ok(body)));
+    }
+    let plain = coded::decode_request(codings, &body, session.req_header_mut(), max).await;
+    Ok((Some(body), plain))
 }
 
 async fn read_whole(session: &mut Session, admitted: &mut Admitted, max: u64) -> Result<Bytes, Fault> {

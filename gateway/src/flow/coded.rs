@@ -92,13 +92,19 @@ fn broken(error: std::io::Error) -> Box<Error> {
     Error::because(ErrorType::InternalError, "a response that cannot be compressed", error)
 }
 
-/// Undoes the codings of a request's body. Errors: the reply that refuses it.
-pub(super) async fn request(body: Bytes, req: &mut RequestHeader, max: u64) -> std::result::Result<Bytes, Reply> {
-    let codings = Codings::in_header(&req.headers).map_err(refusal)?;
-    if codings.is_identity() || body.is_empty() {
-        return Ok(body);
-    }
-    let plain = coding::decode(codings, &body, max).await.map_err(refusal)?;
+/// The codings that a request says its body has. Errors: the reply that refuses it.
+pub(super) fn request_codings(req: &RequestHeader) -> std::result::Result<Codings, Reply> {
+    Codings::in_header(&req.headers).map_err(refusal)
+}
+
+/// Undoes the codings of a request's body, and says so in its header. Errors: the reply that refuses it.
+pub(super) async fn decode_request(
+    codings: Codings,
+    body: &[u8],
+    req: &mut RequestHeader,
+    max: u64,
+) -> std::result::Result<Bytes, Reply> {
+    let plain = coding::decode(codings, body, max).await.map_err(refusal)?;
     for name in coding::about_coded() {
         req.remove_header(&name);
     }
