@@ -33,7 +33,11 @@ class Bench:
         self.scratch = pathlib.Path(tempfile.mkdtemp(prefix="crossway-conformance-"))
         return self
 
-    def __exit__(self, kind, _error, _trace):
+    def __exit__(self, *_error):
+        self.end()
+
+    def end(self):
+        """Ends what was started, and clears up."""
         for process in reversed(self.processes):
             process.end()
         shutil.rmtree(self.scratch, ignore_errors=True)

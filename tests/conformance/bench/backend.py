@@ -1,13 +1,14 @@
 """A server over HTTP/1.1 to stand behind the gateway: `backend.py PORT`.
 
-`GET /big` answers 5 MiB, more than the kernel takes for a client that does not read; everything else is read to its end and answered with a small text.
+`GET /big` answers 512 KiB, more than the kernel takes for a client that does not read where packets are small;
+everything else is read to its end and answered with a small text.
 """
 
 import asyncio
 import re
 import sys
 
-BIG = 5 << 20
+BIG = 512 << 10
 PIECE = b"x" * 65536
 LENGTH = re.compile(rb"\r\ncontent-length: *(\d+)", re.IGNORECASE)
 

@@ -8,33 +8,36 @@ INTERVAL = 0.1  # seconds between two looks
 
 
 def sockets(port):
-    """State of the gateway's end of each connection at this port of 127.0.0.1, by the client's port."""
+    """State of the gateway's end of each connection at this port of 127.0.0.1, and whether the client has yet to take
+    something, by the client's port."""
     found = {}
     with open("/proc/net/tcp", encoding="ascii") as table:
         next(table)
         for line in table:
-            _, local, remote, state, *_ = line.split()
+            _, local, remote, state, queues, *_ = line.split()
             if local == f"0100007F:{port:04X}":
-                found[int(remote.partition(":")[2], 16)] = state
+                found[int(remote.partition(":")[2], 16)] = (state, int(queues.partition(":")[0], 16) > 0)
     return found
 
 
 class Watch(threading.Thread):
-    """Looks again and again until it is stopped. `seen` and `cut` hold moments, by the client's port."""
+    """Looks again and again until it is stopped. `seen` and `cut` hold moments, by the client's port.
 
-    def __init__(self, port):
+    With `owing`, a connection is first seen when the client has something to take: its time to take it begins there.
+    """
+
+    def __init__(self, port, owing):
         super().__init__(daemon=True)
-        self.port, self.seen, self.cut = port, {}, {}
-        self.most = 0
+        self.port, self.owing, self.seen, self.cut = port, owing, {}, {}
         self.stopped = threading.Event()
 
     def run(self):
         while not self.stopped.wait(INTERVAL):
             now, states = time.monotonic(), sockets(self.port)
-            alive = {port for port, state in states.items() if state in (ESTABLISHED, CLIENT_CLOSED)}
-            self.most = max(self.most, len(alive))
+            alive = {port for port, (state, _) in states.items() if state in (ESTABLISHED, CLIENT_CLOSED)}
             for port in alive:
-                self.seen.setdefault(port, now)
+                if states[port][1] or not self.owing:
+                    self.seen.setdefault(port, now)
             for port in self.seen.keys() - self.cut.keys() - alive:
                 self.cut[port] = now
 
@@ -51,4 +54,4 @@ class Watch(threading.Thread):
         """Ends of connections that the gateway has closed, but the kernel still keeps."""
         gone = {"06", "0A"}  # TIME_WAIT, LISTEN
         alive = {ESTABLISHED, CLIENT_CLOSED}
-        return sum(state not in gone | alive for state in sockets(self.port).values())
+        return sum(state not in gone | alive for state, _ in sockets(self.port).values())
