@@ -22,7 +22,11 @@ pub const NOT_HTTP2: &str = "the endpoint does not speak HTTP/2";
 /// Pingora keeps the text of the TLS library's error only.
 fn has_no_protocol(error: &Error) -> bool {
     let alert = rustls::Error::AlertReceived(rustls::AlertDescription::NoApplicationProtocol).to_string();
-    error.context.as_ref().is_some_and(|context| context.as_str().contains(&alert))
+    says(error, &alert)
+}
+
+fn says(error: &Error, text: &str) -> bool {
+    error.context.as_ref().is_some_and(|context| context.as_str().contains(text))
 }
 
 /// An error on the way to or from an endpoint.
@@ -45,6 +49,8 @@ pub fn upstream(error: &Error) -> Fault {
         | ErrorType::InvalidCert
         | ErrorType::HandshakeError
         | ErrorType::TLSWantX509Lookup => Fault::Tls(detail()),
+        // Pingora writes to a stream that the endpoint has ended; why, nobody has read by then.
+        ErrorType::H2Error if says(error, "cannot reserve capacity") => Fault::Reset("the stream has ended".to_owned()),
         ErrorType::ReadTimedout | ErrorType::WriteTimedout => Fault::UpstreamTimeout,
         ErrorType::ReadError | ErrorType::WriteError | ErrorType::ConnectionClosed => Fault::Reset(detail()),
         ErrorType::InvalidHTTPHeader | ErrorType::H1Error | ErrorType::H2Error | ErrorType::InvalidH2 => {

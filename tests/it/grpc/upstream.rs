@@ -157,7 +157,8 @@ fn a_refused_stream_is_tried_again_whatever_its_method() {
             let answer = gateway.send(&format!("{method} /refuse/1"), &[], if at == 0 { b"" } else { b"order" });
             assert_eq!(answer.status, 200, "{way} {method}");
         }
-        gateway.send("POST /refuse/9", &[], b"order").assert_problem(503, "upstream_unprocessed");
+        let empty = [("Content-Length", "0")];
+        gateway.send("POST /refuse/9", &empty, b"").assert_problem(503, "upstream_unprocessed");
         assert_eq!(upstream.begun(), 2 + 1 + 2, "{way}");
     });
 }
@@ -175,8 +176,10 @@ fn a_reset_stream_is_tried_again_for_gets_only() {
 #[test]
 fn an_answer_that_breaks_off_is_seen_to() {
     each_way("", |way, gateway, _| {
-        let answer = gateway.get("/cut");
-        assert!(answer.status == 502 || !answer.complete, "{way}: {answer:?}");
+        for path in ["/cut", "/short"] {
+            let answer = gateway.get(path);
+            assert!(answer.status == 502 || !answer.complete, "{way} {path}: {answer:?}");
+        }
         assert_eq!(gateway.get("/after").status, 200, "{way}");
     });
 }
@@ -282,16 +285,15 @@ fn a_client_that_leaves_takes_its_stream_back() {
 #[test]
 fn an_unused_connection_is_closed_however_its_last_stream_ended() {
     for (way, plugin) in WAYS {
-        let upstream = H2Upstream::plain();
-        let settings = "timeouts: { idle: 400ms, first_byte: 400ms }, retry: { attempts: 0 }";
-        let gateway = start(plugin, &[upstream.address()], settings);
-        let mut connection = Connection::open(&gateway.address());
-        connection.send(b"GET /echo.Echo/Silent HTTP/1.1\r\nHost: t\r\n\r\n");
-        eventually("the request has arrived", || (upstream.begun() == 1).then_some(()));
-        drop(connection);
-        gateway.get("/cut");
-        eventually(&format!("{way}: the connection is closed"), || (upstream.open() == 0).then_some(()));
-        assert_eq!(gateway.get("/after").status, 200, "{way}");
+        for path in ["/echo.Echo/Silent", "/cut", "/short", "/"] {
+            let upstream = H2Upstream::plain();
+            let settings = "timeouts: { idle: 400ms, first_byte: 400ms }, retry: { attempts: 0 }";
+            let gateway = start(plugin, &[upstream.address()], settings);
+            gateway.get(path);
+            assert_eq!(upstream.connections(), 1, "{way} {path}");
+            eventually(&format!("{way} {path}: the connection is closed"), || (upstream.open() == 0).then_some(()));
+            assert_eq!(gateway.get("/after").status, 200, "{way} {path}");
+        }
     }
 }
 

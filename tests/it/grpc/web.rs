@@ -257,6 +257,44 @@ fn the_callers_deadline_holds_for_the_whole_call() {
 }
 
 #[test]
+fn the_upstreams_time_outs_hold_for_calls() {
+    let upstream = H2Upstream::plain();
+    let gateway = start(&upstream, "timeouts: { first_byte: 300ms, idle: 300ms }, retry: { attempts: 0 }", "");
+    let answer = call(&gateway, "Silent", &[], &frame(b""));
+    assert_eq!((answer.status, answer.header("grpc-status")), (200, Some("14")), "{answer:?}");
+    let answer = call(&gateway, "Held", &[], &frame(b""));
+    assert!(!answer.complete, "{answer:?}");
+    eventually("both streams are taken back", || {
+        (upstream.seen().iter().filter(|s| s.cancelled).count() == 2).then_some(())
+    });
+    assert_eq!(read(&call(&gateway, "Unary", &[], &frame(b"x"))).0, [b"x"]);
+    assert_eq!(upstream.connections(), 1);
+}
+
+#[test]
+fn a_caller_that_leaves_takes_its_call_back() {
+    let upstream = H2Upstream::plain();
+    let gateway = start(&upstream, "", "");
+    let mut connection = Connection::open(&gateway.address());
+    let head =
+        format!("POST /echo.Echo/Held HTTP/1.1\r\nHost: t\r\nContent-Type: {BINARY}\r\nContent-Length: 5\r\n\r\n");
+    connection.send(&[head.as_bytes(), &frame(b"")].concat());
+    connection.read_some(10).unwrap();
+    drop(connection);
+    eventually("the stream is taken back", || upstream.seen().first().filter(|s| s.cancelled).cloned());
+}
+
+#[test]
+fn all_messages_together_are_bounded() {
+    let upstream = H2Upstream::plain();
+    let gateway = start(&upstream, "", "plugins: [body_limit: { max: 10B }]");
+    let body = [&b"8\r\n"[..], &[0; 8], b"\r\n8\r\n", &[0; 8], b"\r\n0\r\n\r\n"].concat();
+    let answer = call(&gateway, "Silent", &[("Transfer-Encoding", "chunked")], &body);
+    assert_eq!((answer.status, answer.header("grpc-status")), (200, Some("8")), "{answer:?}");
+    eventually("the stream is taken back", || upstream.seen().first().filter(|s| s.cancelled).cloned());
+}
+
+#[test]
 fn refusals_and_faults_are_told_in_grpc() {
     let upstream = H2Upstream::plain();
     let gateway = Gateway::start(&format!(

@@ -12,6 +12,7 @@
 //! | `/echo.Echo/NoStatus` | the messages, and an end without trailers |
 //! | `/echo.Echo/Silent` | nothing, until the stream is reset |
 //! | `/refuse/N`, `/reset/N` | the first N times `RST_STREAM` (`REFUSED_STREAM`, `INTERNAL_ERROR`), then plain |
+//! | `/short` | fewer bytes than its length says |
 //! | `/cut` | a header and a piece of body, then `RST_STREAM` |
 //! | `/leave` | plain, and the connection says `GOAWAY` |
 //! | `/page` | 503 with a page in HTML |
@@ -405,6 +406,9 @@ impl Stream {
             "authority": self.seen.authority, "body": String::from_utf8_lossy(&self.seen.body),
         });
         response.headers_mut().insert("content-type", HeaderValue::from_static("application/json"));
+        if path == "/short" {
+            response.headers_mut().insert("content-length", HeaderValue::from_static("100000"));
+        }
         let mut out = self.respond.send_response(response, false)?;
         send(&mut out, echo.to_string().into()).await?;
         if path == "/cut" {
