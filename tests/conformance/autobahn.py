@@ -95,11 +95,24 @@ def compare(bench, role, folder, ended):
         bench.case(f"suite as {role}: a report", f"there is none in {folder}")
     for case in sorted(direct, key=lambda number: [int(part) for part in number.split(".")]):
         alone, gateway = verdict(direct[case]), verdict(through.get(case, {}))
-        problem = None
-        if any(RANKS.get(b, 9) > RANKS.get(a, 9) for a, b in zip(alone, gateway)):
-            problem = f"{' and '.join(gateway)}; without the gateway {' and '.join(alone)}"
-        note = None if max(RANKS.get(a, 9) for a in gateway) == 0 else f"{' and '.join(gateway)}, as without the gateway"
-        bench.case(f"suite as {role}, case {case}", problem, note)
+        bench.case(f"suite as {role}, case {case}", *judged(alone, gateway))
+
+
+def judged(alone, gateway):
+    """The problem, and what is to be noted."""
+    if worst(alone) > max(RANKS.values()):
+        return f"cannot be judged: {' and '.join(alone)} without the gateway", None
+    if any(rank(b) > rank(a) for a, b in zip(alone, gateway)):
+        return f"{' and '.join(gateway)}; without the gateway {' and '.join(alone)}", None
+    return None, None if worst(gateway) == 0 else f"{' and '.join(gateway)}, as without the gateway"
+
+
+def rank(result):
+    return RANKS.get(result, 9)
+
+
+def worst(results):
+    return max(rank(result) for result in results)
 
 
 def verdict(result):

@@ -19,7 +19,7 @@ KINDS = {
 
 
 class Attackers(threading.Thread):
-    """So many connections of one kind; `ports` are theirs."""
+    """So many connections of one kind; `ports` are theirs, and `opened` is when the last of them was open."""
 
     def __init__(self, port, kind, count):
         super().__init__(daemon=True)
@@ -27,6 +27,7 @@ class Attackers(threading.Thread):
         self.first, self.drip = (text.encode() for text in KINDS[kind])
         self.connections = [self.connect(port) for _ in range(count)]
         self.ports = {connection.getsockname()[1] for connection in self.connections}
+        self.opened = time.monotonic()
 
     def connect(self, port):
         connection = socket.socket()
@@ -62,7 +63,7 @@ class Attackers(threading.Thread):
 class Probe(threading.Thread):
     """A new connection and a GET every 200 ms. `failures` are the moments and reasons of those that failed."""
 
-    LONGEST = 2  # seconds
+    LONGEST = 3  # seconds; as slowhttptest's own probe
 
     def __init__(self, port):
         super().__init__(daemon=True)

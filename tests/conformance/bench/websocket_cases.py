@@ -202,7 +202,7 @@ async def observe(port, file):
         try:
             seen[name] = await asyncio.wait_for(case, PATIENCE)
         except Exception as error:  # whatever it is, it is what the case showed
-            seen[name] = f"{type(error).__name__}: {error}"
+            seen[name] = f"failed: {type(error).__name__}: {error}"
     with open(file, "w", encoding="utf-8") as report:
         json.dump(seen, report, indent=1)
 
