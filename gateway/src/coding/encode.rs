@@ -108,9 +108,7 @@ mod tests {
                 for (body, piece) in [(body(), 7000), (body(), 1 << 20), (Vec::new(), 1), (b"x".to_vec(), 1)] {
                     let mut encoder = Encoder::new(algorithm, flush).unwrap();
                     let mut coded = Vec::new();
-                    for part in body.chunks(piece) {
-                        coded.extend_from_slice(&encoder.push(part, false).unwrap());
-                    }
+                    body.chunks(piece).for_each(|part| coded.extend_from_slice(&encoder.push(part, false).unwrap()));
                     coded.extend_from_slice(&encoder.push(b"", true).unwrap());
                     assert!(coded.len() < body.len() / 2 + 40, "{algorithm:?} {}", coded.len());
                     let decoded = decode_now(Codings::of(algorithm), &coded, 64 << 20).unwrap();
