@@ -97,7 +97,7 @@ fn the_client_chooses_and_gets_back_what_the_upstream_said() {
             ("", None),
         ] {
             let response = asks(&gateway, "GET /x", accept);
-            let at = format!("{way} {accept:?} {response:?}");
+            let at = format!("{way} {accept:?} {:?}", response.headers);
             assert!(response.status == 200 && response.complete, "{at}");
             assert_eq!(response.header("content-encoding"), expected, "{at}");
             assert!(plain(&response) == body(), "{at}");
@@ -190,12 +190,10 @@ fn what_is_compressed_depends_on_type_size_status_and_header() {
             ("/weak", Some("gzip"), Some("Accept-Encoding")),
         ] {
             let response = asks(&gateway, &format!("GET {path}"), "gzip");
-            let at = format!("{way} {path} {response:?}");
-            // The exchange way has decoded what its plugin wanted, and then it is like any other answer.
-            let decoded = way == "exchange" && path == "/coded";
+            let at = format!("{way} {path} {:?}", response.headers);
             assert!(response.complete, "{at}");
             assert_eq!(response.header("content-encoding"), coding, "{at}");
-            assert_eq!(response.header("vary"), if decoded { Some("Accept-Encoding") } else { vary }, "{at}");
+            assert_eq!(response.header("vary"), vary, "{at}");
             if coding.is_some() && path != "/just" {
                 assert!(plain(&response) == body(), "{at}");
             }
@@ -489,21 +487,21 @@ fn resident(pid: u32) -> u64 {
 #[test]
 fn bombs_are_refused_in_little_memory() {
     let upstream = Upstream::echo();
-    let plugin = "{ body_limit: { max: 8MiB, buffer: true } }";
-    let limits = "limits: { request: { body: 10MiB, buffered_body: 8MiB } }\n";
-    let gateway = Gateway::start(&config(upstream.address(), plugin, limits));
-    // What a first request costs stays out of the account.
+    let gateway = Gateway::start(&config(upstream.address(), BUFFERED, ""));
+    // What bodies cost that are as large as they may be, and not coded, stays out of the account.
+    for _ in 0..8 {
+        assert_eq!(post(&gateway, "identity", &vec![b'x'; 1 << 20]).status, 200);
+    }
     assert_eq!(post(&gateway, "gzip", &gzip(&body())).status, 200);
     let before = resident(gateway.pid());
-    let zeros = vec![0; 512 << 20];
-    let once = gzip(&zeros[..64 << 20]);
-    let (twice, large) = (gzip(&once), gzip(&zeros));
-    let brotlied = brotli(&zeros[..64 << 20]);
-    let zstded = zstd::encode_all(&zeros[..], 3).unwrap();
-    // 100 times what came is allowed, and then the bound on what comes out: text that is just long enough for it.
-    let noisy: Vec<u8> = (0_u32..).flat_map(|n| n.wrapping_mul(2_654_435_761).to_le_bytes()).take(1 << 20).collect();
-    let long = gzip(&[&noisy[..], &zeros[..8 << 20]].concat());
-    for _ in 0..3 {
+    let zeros = vec![0; 16 << 20];
+    let once = gzip(&zeros);
+    let (twice, large) = (gzip(&once), once.repeat(50));
+    let (brotlied, zstded) = (brotli(&zeros), zstd::encode_all(&zeros[..], 3).unwrap());
+    // Less than 100 times what came, and still too much.
+    let noisy: Vec<u8> = (0_u32..).flat_map(|n| n.wrapping_mul(2_654_435_761).to_le_bytes()).take(256 << 10).collect();
+    let long = gzip(&[&noisy[..], &zeros[..2 << 20]].concat());
+    for _ in 0..10 {
         for (coding, bomb) in [
             ("gzip", &once),
             ("gzip", &large),
@@ -525,7 +523,7 @@ fn bombs_are_refused_in_little_memory() {
     wide.write_all(&noisy).unwrap();
     post(&gateway, "zstd", &wide.finish().unwrap()).assert_problem(400, "bad_content_coding");
     assert!(resident(gateway.pid()).saturating_sub(before) < 20 << 10);
-    assert_eq!(upstream.received().len(), 1);
+    assert_eq!(upstream.received().len(), 9);
 }
 
 #[test]

@@ -26,6 +26,9 @@ const ZSTD_WINDOW: u32 = 23;
 /// What is decoded between two chances for other tasks to run.
 const SLICE: usize = 16 << 10;
 
+/// What is reserved for a decoded body at first.
+const FIRST: usize = 64 << 10;
+
 /// Bytes that a decoder puts out at once.
 const BUFFER: usize = 16 << 10;
 
@@ -171,6 +174,10 @@ fn run(
     decoded: &mut Vec<u8>,
 ) -> Result<(), DecodeError> {
     let (Some((decoder, inner)), Some((buffer, rest))) = (decoders.split_first_mut(), buffers.split_first_mut()) else {
+        if decoded.capacity() - decoded.len() < piece.len() {
+            // In few steps: each leaves a hole in the heap. What is reserved and not written to costs nothing.
+            decoded.reserve_exact((decoded.len() * 7).max(FIRST));
+        }
         decoded.extend_from_slice(piece);
         return Ok(());
     };
