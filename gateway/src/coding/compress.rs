@@ -129,7 +129,7 @@ impl Compression {
 /// Whether status and header leave room for a coding of ours.
 fn may_have_coding(res: &ResponseHeader) -> bool {
     let status = res.status;
-    let bodiless = status.is_informational() || matches!(status.as_u16(), 204 | 205 | 206);
+    let bodiless = status.is_informational() || matches!(status.as_u16(), 204..=206);
     !bodiless && !has_own_coding(&res.headers) && !res.headers.contains_key(header::CONTENT_RANGE)
 }
 

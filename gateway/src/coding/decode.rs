@@ -249,9 +249,8 @@ impl Decoder {
                 }
                 inflate(state, input, output, &mut self.at_end)
             }
-            Format::Deflate(_) if self.at_end => Ok((0, 0)),
+            Format::Deflate(_) | Format::Brotli(_) if self.at_end => Ok((0, 0)),
             Format::Deflate(state) => inflate(state, input, output, &mut self.at_end),
-            Format::Brotli(_) if self.at_end => Ok((0, 0)),
             Format::Brotli(state) => unbrotli(state, input, output, &mut self.at_end),
             Format::Zstd(state) => {
                 let (mut from, mut to) = (InBuffer::around(input), OutBuffer::around(output));
