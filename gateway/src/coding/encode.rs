@@ -101,19 +101,25 @@ mod tests {
             .collect()
     }
 
+    fn encoded(algorithm: Algorithm, flush: bool, body: &[u8], piece: usize) -> Vec<u8> {
+        let mut encoder = Encoder::new(algorithm, flush).unwrap();
+        let mut coded = Vec::new();
+        for part in body.chunks(piece) {
+            coded.extend_from_slice(&encoder.push(part, false).unwrap());
+        }
+        coded.extend_from_slice(&encoder.push(b"", true).unwrap());
+        coded
+    }
+
     #[test]
     fn what_is_encoded_can_be_decoded() {
+        let bodies = [(body(), 7000), (body(), 1 << 20), (Vec::new(), 1), (b"x".to_vec(), 1)];
         for algorithm in [Algorithm::Br, Algorithm::Gzip, Algorithm::Zstd] {
-            for flush in [false, true] {
-                for (body, piece) in [(body(), 7000), (body(), 1 << 20), (Vec::new(), 1), (b"x".to_vec(), 1)] {
-                    let mut encoder = Encoder::new(algorithm, flush).unwrap();
-                    let mut coded = Vec::new();
-                    body.chunks(piece).for_each(|part| coded.extend_from_slice(&encoder.push(part, false).unwrap()));
-                    coded.extend_from_slice(&encoder.push(b"", true).unwrap());
-                    assert!(coded.len() < body.len() / 2 + 40, "{algorithm:?} {}", coded.len());
-                    let decoded = decode_now(Codings::of(algorithm), &coded, 64 << 20).unwrap();
-                    assert!(decoded == body, "{algorithm:?} {flush} {piece}");
-                }
+            for (flush, (body, piece)) in bodies.iter().flat_map(|b| [(false, b), (true, b)]) {
+                let coded = encoded(algorithm, flush, body, *piece);
+                assert!(coded.len() < body.len() / 2 + 40, "{algorithm:?} {}", coded.len());
+                let decoded = decode_now(Codings::of(algorithm), &coded, 64 << 20).unwrap();
+                assert!(decoded == *body, "{algorithm:?} {flush} {piece}");
             }
         }
     }

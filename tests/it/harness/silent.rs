@@ -2,8 +2,8 @@
 
 use std::{
     io::{Read as _, Write as _},
-    net::TcpListener,
-    sync::mpsc::{Receiver, sync_channel},
+    net::{TcpListener, TcpStream},
+    sync::mpsc::{Receiver, SyncSender, sync_channel},
 };
 
 use super::PATIENCE;
@@ -24,22 +24,7 @@ impl Silent {
         std::thread::spawn(move || {
             for mut stream in listener.incoming().flatten() {
                 let (tell, answer) = (tell.clone(), answer.clone());
-                std::thread::spawn(move || {
-                    let mut header = Vec::new();
-                    let mut buffer = [0; 4096];
-                    while !header.windows(4).any(|end| end == b"\r\n\r\n") {
-                        match stream.read(&mut buffer) {
-                            Ok(read @ 1..) => header.extend_from_slice(&buffer[..read]),
-                            _ => return,
-                        }
-                    }
-                    let _ = tell.send(true);
-                    // Fails when the gateway ends the connection, as does the read.
-                    if stream.write_all(&answer).is_ok() {
-                        while matches!(stream.read(&mut buffer), Ok(1..)) {}
-                    }
-                    let _ = tell.send(false);
-                });
+                std::thread::spawn(move || serve(&mut stream, &answer, &tell));
             }
         });
         Self { address, events }
@@ -60,4 +45,19 @@ impl Silent {
     pub fn is_freed(&self) {
         assert!(!self.events.recv_timeout(PATIENCE).expect("the connection to the upstream ends"));
     }
+}
+
+fn serve(stream: &mut TcpStream, answer: &[u8], tell: &SyncSender<bool>) {
+    let mut header = Vec::new();
+    let mut buffer = [0; 4096];
+    while !header.windows(4).any(|end| end == b"\r\n\r\n") {
+        let Ok(read @ 1..) = stream.read(&mut buffer) else { return };
+        header.extend_from_slice(&buffer[..read]);
+    }
+    let _ = tell.send(true);
+    // Fails when the gateway ends the connection, as does the read.
+    if stream.write_all(answer).is_ok() {
+        while matches!(stream.read(&mut buffer), Ok(1..)) {}
+    }
+    let _ = tell.send(false);
 }
