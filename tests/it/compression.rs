@@ -275,10 +275,10 @@ fn replies_of_the_gateway_are_compressed_too() {
 
 /// A server that answers one request with pieces that it is given one by one, chunked; and breaks off in the middle when
 /// it is given no more before `None`.
-fn piecewise(media_type: &'static str) -> (String, mpsc::Sender<Option<&'static str>>) {
+fn piecewise(media_type: &'static str) -> (String, mpsc::SyncSender<Option<&'static str>>) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap().to_string();
-    let (send, pieces) = mpsc::channel::<Option<&'static str>>();
+    let (send, pieces) = mpsc::sync_channel::<Option<&'static str>>(16);
     std::thread::spawn(move || {
         let (mut stream, _) = listener.accept().unwrap();
         let mut header = Vec::new();
@@ -511,7 +511,6 @@ fn bombs_are_refused_in_little_memory() {
             ("gzip", &long),
         ] {
             post(&gateway, coding, bomb).assert_problem(413, "decompressed_body_too_large");
-            eprintln!("RSS {coding} {} -> {}", bomb.len(), resident(gateway.pid()) - before);
         }
         // Its inner stream is a bomb, though nothing of it would come out at the end.
         post(&gateway, "br, gzip", &once).assert_problem(400, "bad_content_coding");

@@ -250,7 +250,7 @@ fn the_deadline_for_a_header_holds_for_a_preface() {
     let upstream = Upstream::echo();
     let gateway =
         start(upstream.address(), "", "", "limits: { client: { header_deadline: 300ms }, http2: { idle: 400ms } }\n");
-    for start in [&frames::PREFACE[..10], &frames::PREFACE[..], &[frames::PREFACE, &[0, 0, 9]].concat()] {
+    for start in [&frames::PREFACE[..10], frames::PREFACE, &[frames::PREFACE, &[0, 0, 9]].concat()] {
         let mut http2 = frames::Http2::connect(&gateway.address());
         http2.send(start);
         let mut all = Vec::new();

@@ -3,13 +3,15 @@
 use std::{sync::Arc, time::Instant};
 
 use crossway_plugin_api::{Fault, Overflow};
-use http::{HeaderValue, Version, header};
+use http::{HeaderValue, StatusCode, Version, header};
 use pingora_http::{RequestHeader, ResponseHeader};
 use pingora_proxy::Session;
 
 use super::{
     Admitted, body, coded, outbound,
     steps::{Next, Steps},
+    tunnelled,
+    upgrade::{self, Wanted},
 };
 use crate::{
     request,
@@ -35,6 +37,12 @@ pub(super) async fn run(
     admitted.outcome.attempts = trace.attempts;
     admitted.outcome.endpoint = trace.endpoint;
     let answer = sent?;
+    if answer.head.status == StatusCode::SWITCHING_PROTOCOLS {
+        let idle = admitted.route.as_ref().and_then(|route| route.websocket);
+        let idle = idle.ok_or_else(|| Fault::Internal("a switch on a route that allows none".into()))?;
+        tunnelled::run(session, admitted, answer, idle).await?;
+        return Ok(Next::Sent);
+    }
     answer_client(session, admitted, answer, deadline).await?;
     Ok(Next::Sent)
 }
@@ -87,6 +95,9 @@ impl Base<'_> {
         req.set_version(Version::HTTP_11);
         request::strip_request_hop_by_hop(&mut req);
         outbound::prepare(self.admitted, &mut req, endpoint_name)?;
+        if self.admitted.wanted == Wanted::WebSocket {
+            upgrade::ask(&mut req)?;
+        }
         if !req.headers.contains_key(header::CONTENT_LENGTH) && self.admitted.framing.body == BodyFraming::Chunked {
             req.insert_header(header::TRANSFER_ENCODING, "chunked")
                 .map_err(|_| Fault::Internal("a header that cannot be written".into()))?;
@@ -184,7 +195,7 @@ async fn send_bodiless(
     session.write_response_header(Box::new(head), true).await.map_err(|_| Fault::ClientGone)
 }
 
-fn response_phase(admitted: &mut Admitted, head: &mut ResponseHeader) -> Result<(), Fault> {
+pub(super) fn response_phase(admitted: &mut Admitted, head: &mut ResponseHeader) -> Result<(), Fault> {
     let chain = Arc::clone(&admitted.chain);
     chain.on_response(head, &mut admitted.ctx, &mut admitted.entered)?;
     admitted.outcome.answered = Some(Instant::now());

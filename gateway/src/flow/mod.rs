@@ -10,6 +10,7 @@ pub mod grpc;
 mod outbound;
 mod steps;
 mod streamed;
+mod tunnelled;
 mod upgrade;
 
 use std::{

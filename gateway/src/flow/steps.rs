@@ -112,8 +112,9 @@ impl Steps {
                 if admitted.grpc.is_some() && upstream.http2 {
                     return Box::pin(called::run(self, session, admitted, upstream)).await;
                 }
-                // A WebSocket has no body that a plugin could want whole.
-                if admitted.wanted == Wanted::Http && admitted.goes_by_exchange(&route, upstream) {
+                // Pingora ends a connection right after the switch to a WebSocket if the 101 outruns the end of the
+                // request's body, empty as it is, from one half of its proxy to the other.
+                if admitted.wanted == Wanted::WebSocket || admitted.goes_by_exchange(&route, upstream) {
                     return Box::pin(exchanged::run(self, session, admitted, upstream)).await;
                 }
                 body::invite(session, admitted).await?;

@@ -12,10 +12,7 @@ use pingora_core::{Error, ErrorSource, ErrorType, Result, upstreams::peer::HttpP
 use pingora_http::{RequestHeader, ResponseHeader};
 use pingora_proxy::Session;
 
-use super::{
-    Admitted, Attempt, Flight, Steps, body, outbound,
-    upgrade::{Wanted, answered},
-};
+use super::{Admitted, Attempt, Flight, Steps, body, outbound, upgrade::answered};
 use crate::{
     front::Cut,
     request::{self, BodyFraming},
@@ -79,10 +76,7 @@ impl Steps {
         in_air.outcome.attempts += 1;
         in_air.outcome.endpoint = Some(endpoint.address);
         let left = in_air.ctx.deadline.map_or(Duration::MAX, |d| d.saturating_duration_since(now));
-        let mut peer = peer::for_attempt(&endpoint.peer, &upstream.timeouts, left);
-        if in_air.wanted == Wanted::WebSocket {
-            peer::allow_websocket(&mut peer, &upstream.timeouts);
-        }
+        let peer = peer::for_attempt(&endpoint.peer, &upstream.timeouts, left);
         in_air.attempt = Attempt {
             count: in_air.attempt.count + 1,
             in_flight: Some(endpoint.enter()),
@@ -150,16 +144,16 @@ impl Steps {
             return Ok(());
         }
         let in_air = admitted(flight)?;
+        if res.status == StatusCode::SWITCHING_PROTOCOLS {
+            let fault = Fault::UpstreamProtocol("a protocol switch that nobody asked for".into());
+            return Err(carried(flight, fault));
+        }
         let Some(upstream) = in_air.upstream() else { return Ok(()) };
         upstream.metrics.answered.inc();
         if let Some(started) = in_air.attempt.started {
             upstream.metrics.seconds.observe(started.elapsed().as_secs_f64());
         }
         in_air.end_attempt();
-        if in_air.wanted == Wanted::WebSocket && res.status != StatusCode::SWITCHING_PROTOCOLS {
-            // No tunnel: nothing else bounds the pauses of this body.
-            in_air.conn.answer_by(in_air.ctx.deadline);
-        }
         if upstream.retry.after_status(res.status, &failed(session, &in_air.attempt)) && in_time(in_air) {
             in_air.attempt.refused_status = true;
             let mut error = Error::explain(ErrorType::HTTPStatus(res.status.as_u16()), "tried again");
@@ -171,7 +165,7 @@ impl Steps {
 
     /// The response header on its way to the client.
     pub fn response(&self, session: &Session, res: &mut ResponseHeader, flight: &mut Flight) -> Result<()> {
-        if res.status.is_informational() && res.status != StatusCode::SWITCHING_PROTOCOLS {
+        if res.status.is_informational() {
             return Ok(());
         }
         let in_air = admitted(flight)?;
@@ -183,11 +177,6 @@ impl Steps {
         }
         in_air.encoder = in_air.compress_stream(session.req_header(), res);
         in_air.outcome.answered = Some(Instant::now());
-        if let (StatusCode::SWITCHING_PROTOCOLS, Some(idle)) =
-            (res.status, in_air.route.as_ref().and_then(|route| route.websocket))
-        {
-            in_air.conn.become_tunnel(idle);
-        }
         Ok(())
     }
 

@@ -1,8 +1,8 @@
 //! WebSocket handshakes (RFC 6455, section 4).
 
-use crossway_plugin_api::Reply;
-use http::{HeaderMap, Method, StatusCode, Version, header};
-use pingora_http::ResponseHeader;
+use crossway_plugin_api::{Fault, Reply};
+use http::{HeaderMap, HeaderName, Method, StatusCode, Version, header};
+use pingora_http::{RequestHeader, ResponseHeader};
 use pingora_proxy::Session;
 
 use super::Admitted;
@@ -51,10 +51,23 @@ pub(super) fn answered(session: &Session) -> Option<&ResponseHeader> {
     session.response_written().filter(|head| counts(head.status))
 }
 
+/// Asks the upstream for a WebSocket, in a header from which all that belongs to the client's connection was taken.
+pub(super) fn ask(req: &mut RequestHeader) -> Result<(), Fault> {
+    let broken = |_| Fault::Internal("a header that cannot be written".into());
+    req.insert_header(header::CONNECTION, "Upgrade").map_err(broken)?;
+    req.insert_header(header::UPGRADE, "websocket").map_err(broken)
+}
+
+/// Whether a 101 switches to what was asked for (RFC 6455, section 4.1).
+pub(super) fn is_made(res: &ResponseHeader) -> bool {
+    lists(&res.headers, &header::UPGRADE, b"websocket")
+}
+
 fn asks_for_websocket(headers: &HeaderMap) -> bool {
-    let lists = |name, token: &[u8]| {
-        let mut fields = headers.get_all(name).iter().flat_map(|field| field.as_bytes().split(|&b| b == b','));
-        fields.any(|item| item.trim_ascii().eq_ignore_ascii_case(token))
-    };
-    lists(header::CONNECTION, b"upgrade") && lists(header::UPGRADE, b"websocket")
+    lists(headers, &header::CONNECTION, b"upgrade") && lists(headers, &header::UPGRADE, b"websocket")
+}
+
+fn lists(headers: &HeaderMap, name: &HeaderName, token: &[u8]) -> bool {
+    let mut items = headers.get_all(name).iter().flat_map(|field| field.as_bytes().split(|&b| b == b','));
+    items.any(|item| item.trim_ascii().eq_ignore_ascii_case(token))
 }

@@ -230,6 +230,7 @@ impl Attempt<'_> {
         header: RequestHeader,
         payload: &mut Payload<'_>,
     ) -> Result<ResponseHeader, Fault> {
+        let switches = header.headers.contains_key(header::UPGRADE);
         let sent = within(self.deadline, session.write_request_header(Box::new(header))).await?;
         sent.map_err(|e| fault::upstream(&e))?;
         let written = self.send_body(session, payload).await;
@@ -239,7 +240,7 @@ impl Attempt<'_> {
             return Err(fault.clone());
         }
         let until = self.deadline.min(Instant::now() + self.upstream.timeouts.first_byte);
-        let head = self.read_head(session, until).await;
+        let head = self.read_head(session, until, switches).await;
         match (written, head) {
             (Err(_), Err(why @ Fault::Unprocessed(_))) => Err(why),
             (Err(broken), Err(_)) => Err(broken),
@@ -274,7 +275,12 @@ impl Attempt<'_> {
         within(self.deadline, session.finish_request_body()).await?.map_err(upstream)
     }
 
-    async fn read_head(&self, session: &mut HttpSession, until: Instant) -> Result<ResponseHeader, Fault> {
+    async fn read_head(
+        &self,
+        session: &mut HttpSession,
+        until: Instant,
+        switches: bool,
+    ) -> Result<ResponseHeader, Fault> {
         /// More interim responses than this are an attack or a defect.
         const MAX_INTERIM: usize = 16;
         for _ in 0..MAX_INTERIM {
@@ -282,10 +288,11 @@ impl Attempt<'_> {
             read.map_err(|_| if until < self.deadline { Fault::UpstreamTimeout } else { Fault::Deadline })?
                 .map_err(|e| fault::upstream(&e))?;
             let head = session.response_header().ok_or_else(|| Fault::Internal("no response header".into()))?;
-            if head.status == http::StatusCode::SWITCHING_PROTOCOLS {
+            let is_switch = head.status == http::StatusCode::SWITCHING_PROTOCOLS;
+            if is_switch && !switches {
                 return Err(Fault::UpstreamProtocol("a protocol switch that nobody asked for".into()));
             }
-            if !head.status.is_informational() {
+            if is_switch || !head.status.is_informational() {
                 return Ok(head.clone());
             }
         }
@@ -321,6 +328,25 @@ impl Answer {
         let piece = read.map_err(|e| fault::upstream(&e))?;
         self.complete = piece.is_none() || self.lease.is_body_read()?;
         Ok(piece)
+    }
+
+    /// After a 101: from here on the body is what the upstream says, without an end, and [`say`](Self::say) answers it.
+    pub fn become_tunnel(&mut self) {
+        let session = self.lease.session();
+        session.set_read_timeout(None);
+        if let HttpSession::H1(session) = session {
+            session.maybe_upgrade_body_writer();
+        }
+    }
+
+    /// Says something to the upstream in a tunnel.
+    pub async fn say(&mut self, bytes: Bytes) -> Result<(), Fault> {
+        self.lease.session().write_request_body(bytes, false).await.map_err(|e| fault::upstream(&e))
+    }
+
+    /// Closes the connection.
+    pub async fn close(self) {
+        self.lease.end(false).await;
     }
 
     /// What the header says of the body's length.

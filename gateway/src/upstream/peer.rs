@@ -123,15 +123,6 @@ pub fn template(address: SocketAddr, pool: u64, transport: &Transport) -> HttpPe
     peer
 }
 
-/// Lets a WebSocket handshake through. Once it is one, the connection to the client says how long nothing may move, and
-/// the upstream may be silent for as long as the client speaks.
-pub fn allow_websocket(peer: &mut HttpPeer, timeouts: &StepTimeouts) {
-    let options = &mut peer.options;
-    options.http_upstream_request_policy = HttpUpstreamRequestPolicy::default();
-    options.read_timeout = None;
-    options.write_timeout = Some(timeouts.idle);
-}
-
 /// HTTP/2 and nothing else: Pingora goes on in HTTP/1.1 where the endpoint has not agreed to it, which both ways check.
 fn speak_http2(peer: &mut HttpPeer) {
     let options = &mut peer.options;

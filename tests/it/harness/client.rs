@@ -180,6 +180,13 @@ impl Connection {
     }
 }
 
+/// What follows the responses that were read.
+impl Read for Connection {
+    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+        self.reader.read(buffer)
+    }
+}
+
 /// Sends one request on a connection of its own and reads the response.
 pub fn exchange(address: &str, request: &str, headers: &[(&str, &str)], body: &[u8]) -> Response {
     let (method, target) = request.split_once(' ').expect("METHOD /target");

@@ -35,7 +35,7 @@ pub struct Frame {
 }
 
 impl Frame {
-    /// The error code of RST_STREAM and GOAWAY.
+    /// The error code of `RST_STREAM` and GOAWAY.
     pub fn reason(&self) -> u32 {
         let at = if self.kind == GOAWAY { 4 } else { 0 };
         u32::from_be_bytes(self.payload[at..at + 4].try_into().unwrap())

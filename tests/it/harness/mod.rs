@@ -8,6 +8,7 @@ mod h2;
 mod secure;
 mod silent;
 mod upstream;
+pub mod websocket;
 
 use std::time::{Duration, Instant};
 

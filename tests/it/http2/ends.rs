@@ -210,7 +210,7 @@ fn a_client_that_takes_a_response_by_the_byte_is_cut() {
     upstream.has_request();
     let began = Instant::now();
     let stream = slow.stream().try_clone().unwrap();
-    let (go, done) = std::sync::mpsc::channel::<()>();
+    let (go, done) = std::sync::mpsc::sync_channel::<()>(1);
     let dripping = std::thread::spawn(move || {
         while done.try_recv() == Err(std::sync::mpsc::TryRecvError::Empty) {
             let _ = std::io::Write::write_all(&mut &stream, &frame(WINDOW_UPDATE, 0, 1, &1_u32.to_be_bytes()));
