@@ -24,6 +24,8 @@ pub struct Link {
     pub when: Option<Condition>,
     /// What its faults mean.
     pub on_error: OnError,
+    /// A request without a credential of the plugin's kind is refused.
+    pub required: bool,
 }
 
 /// The plugins of a route, with the takers of each phase worked out beforehand: a phase without takers costs one test.
@@ -71,7 +73,7 @@ impl Chain {
             authenticates: links
                 .iter()
                 .zip(&needs)
-                .any(|(l, n)| n.authenticates && l.when.is_none() && l.on_error == OnError::Reject),
+                .any(|(l, n)| n.authenticates && l.required && l.when.is_none() && l.on_error == OnError::Reject),
             answers: links.iter().zip(&needs).any(|(l, n)| n.answers && l.when.is_none()),
             request_body: largest(|n| n.request_body.as_ref()),
             response_body: largest(|n| n.response_body.as_ref()),
@@ -100,7 +102,8 @@ impl Chain {
             }
             match link.plugin.on_request(req, ctx).await {
                 Ok(Decision::Continue) => {}
-                Ok(Decision::Respond(reply)) => return Ok(Some(reply)),
+                Ok(Decision::Absent(_)) if !link.required => {}
+                Ok(Decision::Respond(reply) | Decision::Absent(reply)) => return Ok(Some(reply)),
                 Err(fault) => self.tolerate(at, fault, entered)?,
             }
         }
@@ -149,7 +152,8 @@ impl Chain {
         for at in takers {
             match self.links[at].plugin.on_request_body(body, req, ctx).await {
                 Ok(Decision::Continue) => {}
-                Ok(Decision::Respond(reply)) => return Ok(Some(reply)),
+                Ok(Decision::Absent(_)) if !self.links[at].required => {}
+                Ok(Decision::Respond(reply) | Decision::Absent(reply)) => return Ok(Some(reply)),
                 Err(fault) => self.tolerate(at, fault, entered)?,
             }
         }

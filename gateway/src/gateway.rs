@@ -6,6 +6,7 @@ use std::sync::{
 };
 
 use arc_swap::ArcSwap;
+use crossway_plugin_api::Deps;
 use prometheus::IntGauge;
 use tokio::sync::Notify;
 
@@ -27,6 +28,8 @@ pub struct Gateway {
     pub tables: Arc<Tables>,
     /// Buffered requests to upstreams.
     pub exchange: Arc<Exchange>,
+    /// What plugins are lent.
+    pub lent: Deps,
     /// Counters and histograms.
     pub metrics: Arc<Metrics>,
     /// One line for each request.

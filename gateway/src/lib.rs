@@ -7,6 +7,7 @@ pub mod cli;
 pub mod coding;
 pub mod config;
 pub mod drain;
+pub mod fetch;
 pub mod flow;
 pub mod front;
 pub mod gateway;

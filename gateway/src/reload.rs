@@ -107,8 +107,8 @@ impl Reloader {
         let (origin, gateway) = (self.origin.clone(), Arc::clone(&self.gateway));
         let generation = current.generation + 1;
         let compile = move || {
-            let Gateway { registry, tables, metrics, .. } = &*gateway;
-            Snapshot::compile(load(&origin)?, &Surroundings { registry, tables, metrics, generation })
+            let Gateway { registry, tables, metrics, lent, .. } = &*gateway;
+            Snapshot::compile(load(&origin)?, &Surroundings { registry, tables, metrics, lent, generation })
         };
         // A large configuration takes a while: not on a worker that serves requests.
         let compiled = tokio::task::spawn_blocking(compile).await;

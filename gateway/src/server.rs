@@ -9,6 +9,7 @@ use std::{
 use anyhow::Context as _;
 
 use arc_swap::ArcSwap;
+use crossway_plugin_api::Deps;
 use pingora_core::{
     connectors::{ConnectorOptions, http::Connector},
     server::configuration::ServerConf,
@@ -20,6 +21,7 @@ use crate::{
     admin,
     config::error::ConfigError,
     drain::{Drained, drain},
+    fetch::Client,
     front::{admission::Admission, listeners::Listeners, tls::Tables},
     gateway::{Connections, Gateway, Readiness},
     proxy::Proxy,
@@ -74,19 +76,23 @@ pub struct Lasting {
     registry: Arc<Registry>,
     tables: Arc<Tables>,
     metrics: Arc<Metrics>,
+    lent: Deps,
 }
 
 impl Default for Lasting {
     fn default() -> Self {
-        Self { registry: Arc::default(), tables: Arc::default(), metrics: Metrics::new() }
+        let metrics = Metrics::new();
+        let lent =
+            Deps { fetch: Arc::new(Client::default()), metrics: metrics.plugin_events.clone(), ..Deps::default() };
+        Self { registry: Arc::default(), tables: Arc::default(), metrics, lent }
     }
 }
 
 impl Lasting {
     /// Loads and compiles the first configuration.
     pub fn first(&self, origin: &Origin) -> Result<Snapshot, ConfigError> {
-        let Self { registry, tables, metrics } = self;
-        Snapshot::compile(reload::load(origin)?, &Surroundings { registry, tables, metrics, generation: 1 })
+        let Self { registry, tables, metrics, lent } = self;
+        Snapshot::compile(reload::load(origin)?, &Surroundings { registry, tables, metrics, lent, generation: 1 })
     }
 }
 
@@ -100,7 +106,7 @@ pub struct Server {
 impl Server {
     /// Builds the gateway around a compiled configuration.
     pub fn new(snapshot: Snapshot, lasting: Lasting, origin: Origin, threads: usize) -> Self {
-        let Lasting { registry, tables, metrics } = lasting;
+        let Lasting { registry, tables, metrics, lent } = lasting;
         let conf = Arc::new(ServerConf {
             threads,
             upstream_keepalive_pool_size: POOL_SIZE,
@@ -113,6 +119,7 @@ impl Server {
             registry,
             tables,
             exchange,
+            lent,
             access_log: AccessLog::new(Arc::clone(&metrics)),
             metrics,
             connections: Connections::default(),
@@ -167,6 +174,7 @@ impl Server {
 
     /// Opens everything, with the sockets of the process that runs if it is to be replaced.
     async fn begin(&self, take_over: bool) -> Result<(Option<Succession>, admin::Serving), Ended> {
+        self.gateway.lent.tasks.start(&tokio::runtime::Handle::current());
         let snapshot = self.gateway.snapshot.load_full();
         let upgrade = snapshot.loaded.config.runtime.upgrade.as_ref();
         let (succession, mut inherited) = match upgrade {

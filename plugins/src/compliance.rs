@@ -1,8 +1,13 @@
 //! What every plugin of the registry must keep to.
 
-use std::{collections::BTreeSet, fs, path::PathBuf, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs,
+    path::PathBuf,
+    sync::Arc,
+};
 
-use crossway_plugin_api::{Consumer, ConsumerDirectory, Deps, PluginConfig as _, config::Sha256Hex};
+use crossway_plugin_api::{Consumer, ConsumerDirectory, Credential, Deps, PluginConfig as _, config::Sha256Hex};
 use ring::digest::{SHA256, digest};
 use serde_json::{Map, Value, json};
 
@@ -44,11 +49,11 @@ fn deps(name: &str) -> Deps {
     for consumer in config["consumers"].as_array().into_iter().flatten() {
         for credential in consumer["credentials"].as_array().unwrap() {
             let digest = Sha256Hex::parse(credential["api_key"]["sha256"].as_str().unwrap()).unwrap();
-            let name = consumer["name"].as_str().unwrap().to_owned();
-            consumers.add_api_key(digest.0, Arc::new(Consumer { name, groups: Vec::new() })).unwrap();
+            let holder = Consumer::new(consumer["name"].as_str().unwrap(), &[], BTreeMap::new()).unwrap();
+            consumers.add_credential(Credential::ApiKey(digest.0), &Arc::new(holder)).unwrap();
         }
     }
-    Deps { consumers: Arc::new(consumers) }
+    Deps { consumers: Arc::new(consumers), ..Deps::default() }
 }
 
 /// The schemas of the plugins' settings, by name.

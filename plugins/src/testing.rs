@@ -53,7 +53,7 @@ pub(crate) fn ctx() -> Ctx {
 pub(crate) async fn run(plugin: &Arc<dyn Plugin>, req: &mut RequestHeader, ctx: &mut Ctx) -> Option<Reply> {
     match plugin.on_request(req, ctx).await.unwrap() {
         Decision::Continue => None,
-        Decision::Respond(reply) => Some(reply),
+        Decision::Respond(reply) | Decision::Absent(reply) => Some(reply),
     }
 }
 

@@ -23,6 +23,8 @@ pub struct PluginEntry {
     pub when: Option<When>,
     /// What happens when the plugin cannot do its work.
     pub on_error: OnError,
+    /// A request without a credential is refused; false lets it go on as anonymous.
+    pub required: bool,
 }
 
 /// What happens when a plugin cannot do its work.
@@ -37,7 +39,7 @@ pub enum OnError {
 }
 
 /// The keys of the core: what stands beside the plugin's own key.
-#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 struct CoreKeys {
     /// Names the entry: for `without`, and where a plugin stands twice on a route.
@@ -46,10 +48,19 @@ struct CoreKeys {
     when: Option<When>,
     /// What happens when the plugin cannot do its work.
     on_error: OnError,
+    /// For a plugin that authenticates: refuse requests without a credential of its kind. With `false` such a request goes
+    /// on as anonymous, and one with a credential that is not valid is still refused. Default true.
+    required: bool,
+}
+
+impl Default for CoreKeys {
+    fn default() -> Self {
+        Self { id: None, when: None, on_error: OnError::default(), required: true }
+    }
 }
 
 /// Names of the keys of the core.
-pub(super) const CORE_KEYS: [&str; 3] = ["id", "when", "on_error"];
+pub(super) const CORE_KEYS: [&str; 4] = ["id", "when", "on_error", "required"];
 
 impl<'de> Deserialize<'de> for PluginEntry {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
@@ -75,6 +86,7 @@ impl<'de> Visitor<'de> for Entry {
                 "id" => core.id = Some(map.next_value()?),
                 "when" => core.when = Some(map.next_value()?),
                 "on_error" => core.on_error = map.next_value()?,
+                "required" => core.required = map.next_value()?,
                 _ if plugin.is_some() => return Err(A::Error::custom("has two plugins where one is needed")),
                 name => {
                     let settings = MapAccessDeserializer::new(PluginKey { name, map: &mut map });
@@ -83,7 +95,8 @@ impl<'de> Visitor<'de> for Entry {
             }
         }
         let plugin = plugin.ok_or_else(|| A::Error::custom("has no plugin"))?;
-        Ok(PluginEntry { plugin, id: core.id, when: core.when, on_error: core.on_error })
+        let CoreKeys { id, when, on_error, required } = core;
+        Ok(PluginEntry { plugin, id, when, on_error, required })
     }
 }
 

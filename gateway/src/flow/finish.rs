@@ -59,7 +59,7 @@ impl Steps {
             code: outcome.code,
             grpc_status: in_air.grpc.as_ref().and_then(|call| call.status),
             detail: detail.as_deref(),
-            consumer: in_air.ctx.consumer.as_ref().map(|consumer| consumer.name.as_str()),
+            consumer: in_air.ctx.consumer.as_ref().map(|consumer| consumer.name()),
             upstream: upstream.map(|upstream| (&*upstream.name, in_air.outcome.endpoint)),
             attempts: in_air.outcome.attempts,
             duration: outcome.duration,

@@ -3,7 +3,7 @@
 use std::{borrow::Cow, sync::Arc};
 
 use crossway_plugin_api::Fault;
-use http::{HeaderMap, HeaderValue, Version, header, request::Parts};
+use http::{HeaderMap, HeaderName, HeaderValue, Version, header, request::Parts};
 use pingora_http::RequestHeader;
 
 use super::Admitted;
@@ -37,6 +37,7 @@ pub(super) fn prepare(
         version: admitted.version,
     };
     request::say_forwarded(fields, &hop, &admitted.conn.link.told(&hop)).map_err(|_| Fault::Loop)?;
+    say_consumer(admitted, fields);
     parts.version = if upstream.http2 { Version::HTTP_2 } else { Version::HTTP_11 };
     let host: Cow<'_, HeaderValue> = match host {
         HostRewrite::Fixed(value) => Cow::Borrowed(value),
@@ -58,6 +59,17 @@ pub(super) fn prepare(
     }
     let chain = Arc::clone(&admitted.chain);
     chain.on_upstream_request(req, &mut admitted.ctx, &mut admitted.entered)
+}
+
+/// Who is calling, as the chain has established it; what the client said of it is gone.
+fn say_consumer(admitted: &Admitted, fields: &mut HeaderMap) {
+    const NAME: HeaderName = HeaderName::from_static("x-consumer-name");
+    const GROUPS: HeaderName = HeaderName::from_static("x-consumer-groups");
+    let Some(consumer) = &admitted.ctx.consumer else { return };
+    fields.insert(NAME, consumer.name_value().clone());
+    if let Some(groups) = consumer.groups_value() {
+        fields.insert(GROUPS, groups.clone());
+    }
 }
 
 /// The framing of the body: as it came, or as the plugins left it.

@@ -121,8 +121,12 @@ impl Compiler<'_> {
         let when = entry.when.as_ref().map(|when| self.condition(&format!("{pointer}/when"), when));
         match entry.plugin.clone().build(&self.deps) {
             Ok(plugin) => {
+                if !entry.required && !plugin.needs().authenticates {
+                    let place = format!("{pointer}/required");
+                    self.error(&place, format!("has no effect on the plugin `{name}`, which does not authenticate"));
+                }
                 let id = entry.id.as_deref().map(Into::into);
-                Some(Link { name, id, plugin, when, on_error: entry.on_error })
+                Some(Link { name, id, plugin, when, on_error: entry.on_error, required: entry.required })
             }
             Err(invalid) => {
                 let settings = below(pointer, name);

@@ -2,6 +2,7 @@
 
 mod chains;
 mod compression;
+mod consumers;
 mod listeners;
 mod routes;
 mod tls;
@@ -14,7 +15,7 @@ use std::{
 };
 
 use crossway_plugin_api::{
-    ConsumerDirectory, Deps,
+    Deps,
     config::{ByteSize, Network},
 };
 
@@ -192,6 +193,8 @@ pub struct Surroundings<'a> {
     pub tables: &'a Arc<Tables>,
     /// Metrics of the process.
     pub metrics: &'a Arc<Metrics>,
+    /// What plugins are lent, beside the consumers.
+    pub lent: &'a Deps,
     /// Number of the new configuration.
     pub generation: u64,
 }
@@ -212,7 +215,7 @@ impl Snapshot {
         let mut compiler = Compiler {
             loaded: &loaded,
             around,
-            deps: Deps::default(),
+            deps: around.lent.clone(),
             compression: None,
             found: Vec::new(),
             said: HashSet::new(),
@@ -301,23 +304,6 @@ impl Compiler<'_> {
             Some(near) => self.error_with_help(pointer, message, format!("did you mean `{near}`?")),
             None => self.error(pointer, message),
         }
-    }
-
-    fn consumers(&mut self) -> ConsumerDirectory {
-        let mut directory = ConsumerDirectory::default();
-        for (at, consumer) in self.loaded.config.consumers.iter().enumerate() {
-            let known = Arc::new(crossway_plugin_api::Consumer {
-                name: consumer.name.clone(),
-                groups: consumer.groups.clone(),
-            });
-            for (nth, credential) in consumer.credentials.iter().enumerate() {
-                if let Err(duplicate) = directory.add_api_key(credential.api_key.sha256.0, Arc::clone(&known)) {
-                    let pointer = format!("/consumers/{at}/credentials/{nth}/api_key/sha256");
-                    self.error(&pointer, duplicate.to_string());
-                }
-            }
-        }
-        directory
     }
 }
 

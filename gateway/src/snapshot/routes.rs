@@ -214,7 +214,7 @@ impl Compiler<'_> {
             (None, false) => self.error_with_help(
                 pointer,
                 format!("the route `{}` has no authentication plugin", config.name),
-                "add one, such as `api_key`, without `when` and without `on_error: allow`; or write `auth: none` to serve everybody",
+                "add one, such as `api_key`, without `when`, `on_error: allow` and `required: false`; or write `auth: none` to serve everybody",
             ),
             (Some(Auth::None), true) => self.error(
                 &format!("{pointer}/auth"),

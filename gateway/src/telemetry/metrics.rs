@@ -6,6 +6,7 @@ use std::{
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
+use crossway_plugin_api::MetricsScope;
 use http::StatusCode;
 use prometheus::{
     Encoder, Gauge, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts,
@@ -36,6 +37,8 @@ pub struct Metrics {
     refused: IntCounterVec,
     faults: IntCounterVec,
     plugin_faults: IntCounterVec,
+    /// What plugins count.
+    pub plugin_events: MetricsScope,
     reloads: IntCounterVec,
     compressed: IntCounterVec,
     config_info: IntGaugeVec,
@@ -151,6 +154,11 @@ impl Metrics {
                 "Faults of plugins, those that on_error let pass among them.",
                 &["plugin", "on_error"],
             ),
+            plugin_events: MetricsScope::new(counters(
+                "crossway_plugin_events_total",
+                "Events in plugins: what they fetched, found and refused.",
+                &["plugin", "event"],
+            )),
             reloads: counters("crossway_config_reloads_total", "Reloads of the configuration.", &["result"]),
             compressed: counters(
                 "crossway_compressed_responses_total",

@@ -1,10 +1,10 @@
 //! What the core and the plugins share about one request.
 
-use std::{fmt, net::IpAddr, ops::Range, sync::Arc, time::Instant};
+use std::{borrow::Cow, fmt, net::IpAddr, ops::Range, sync::Arc, time::Instant};
 
 use http::Extensions;
 
-use crate::Consumer;
+use crate::{Claims, ClientCertificate, Consumer};
 
 /// Per-request state shared by every phase and every plugin. Named fields for what is shared; a plugin's own state goes
 /// into `extensions`, keyed by its type.
@@ -24,6 +24,12 @@ pub struct Ctx {
     pub params: PathParams,
     /// Who is calling, once an authentication plugin has established it.
     pub consumer: Option<Arc<Consumer>>,
+    /// What the caller's token says, once a plugin has verified it.
+    pub claims: Option<Arc<Claims>>,
+    /// The certificate that the client has shown, verified by the listener.
+    pub client_certificate: Option<Arc<ClientCertificate>>,
+    /// Why a credential or a caller was refused: for the logs, never for the client.
+    pub refusal: Option<Cow<'static, str>>,
     /// Largest request body this request may have, in bytes.
     pub max_request_body: u64,
     /// When the request must have its response headers.
@@ -43,6 +49,9 @@ impl Ctx {
             route: None,
             params: PathParams::default(),
             consumer: None,
+            claims: None,
+            client_certificate: None,
+            refusal: None,
             max_request_body: u64::MAX,
             deadline: None,
             extensions: Extensions::new(),

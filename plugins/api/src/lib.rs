@@ -3,17 +3,31 @@
 //! A plugin is a [`Plugin`] built by a [`PluginConfig`]. It sees headers, whole bodies and the request's [`Ctx`];
 //! it answers with a [`Decision`]; what goes wrong on our side or the upstream's is a [`Fault`].
 
+mod certificate;
+mod claims;
+mod clock;
 pub mod config;
 mod consumer;
 mod ctx;
 mod fault;
+mod fetch;
+mod metrics;
 mod needs;
 mod plugin;
 mod reply;
+mod state;
+mod tasks;
 
-pub use consumer::{Consumer, ConsumerDirectory, Digest256, DuplicateCredential};
+pub use certificate::ClientCertificate;
+pub use claims::Claims;
+pub use clock::Clock;
+pub use consumer::{BadName, CertificateName, Consumer, ConsumerDirectory, Credential, Digest256, DuplicateCredential};
 pub use ctx::{Ctx, PathParams, RequestId};
 pub use fault::Fault;
+pub use fetch::{Ask, Fetch, NoAnswer, NoFetch, Told};
+pub use metrics::MetricsScope;
 pub use needs::{BodyNeed, MediaTypes, Needs, Overflow};
 pub use plugin::{Decision, Deps, InvalidConfig, Outcome, Plugin, PluginConfig};
 pub use reply::{Content, Problem, Reply};
+pub use state::SharedState;
+pub use tasks::{Task, Tasks};

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use http::StatusCode;
 use pingora_http::{RequestHeader, ResponseHeader};
 
-use crate::{ConsumerDirectory, Ctx, Fault, Needs, Reply};
+use crate::{Clock, ConsumerDirectory, Ctx, Fault, Fetch, MetricsScope, Needs, NoFetch, Reply, SharedState, Tasks};
 
 /// The configuration of one plugin, and the only way to make one.
 pub trait PluginConfig {
@@ -69,6 +69,9 @@ pub enum Decision {
     Continue,
     /// Answer now: later plugins and the upstream never see the request.
     Respond(Reply),
+    /// From a plugin that authenticates: the request carries no credential of its kind. The answer, unless the caller may
+    /// stay anonymous or may identify itself in another way. A credential that is not valid is never absent.
+    Absent(Reply),
 }
 
 /// How a request ended.
@@ -87,10 +90,34 @@ pub struct Outcome {
 }
 
 /// What the gateway lends to plugins while they are built.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
 pub struct Deps {
     /// The consumers of the configuration, found by their credentials.
     pub consumers: Arc<ConsumerDirectory>,
+    /// The time of day.
+    pub clock: Clock,
+    /// Requests to the services that the plugin depends on.
+    pub fetch: Arc<dyn Fetch>,
+    /// State that survives a reload.
+    pub state: SharedState,
+    /// Work in the background.
+    pub tasks: Tasks,
+    /// What the plugin counts.
+    pub metrics: MetricsScope,
+}
+
+impl Default for Deps {
+    /// Nobody may call, nothing is fetched, nothing is started: enough to check a configuration.
+    fn default() -> Self {
+        Self {
+            consumers: Arc::default(),
+            clock: Clock::default(),
+            fetch: Arc::new(NoFetch),
+            state: SharedState::default(),
+            tasks: Tasks::default(),
+            metrics: MetricsScope::default(),
+        }
+    }
 }
 
 /// Why a plugin could not be built from its configuration.

@@ -19,8 +19,6 @@ use serde::Deserialize;
 
 use crate::fields;
 
-const NAME: HeaderName = HeaderName::from_static("x-consumer-name");
-const GROUPS: HeaderName = HeaderName::from_static("x-consumer-groups");
 /// No scheme is registered for API keys; this is the one that gateways have agreed on (RFC 9110, section 11.6.1).
 const CHALLENGE: HeaderValue = HeaderValue::from_static("Key realm=\"crossway\"");
 /// Longest key accepted, in bytes.
@@ -84,14 +82,14 @@ enum Presented {
 #[async_trait]
 impl Plugin for Doorkeeper {
     fn needs(&self) -> Needs {
-        Needs { request: true, upstream_request: true, authenticates: true, ..Needs::default() }
+        Needs { request: true, authenticates: true, ..Needs::default() }
     }
 
     async fn on_request(&self, req: &mut RequestHeader, ctx: &mut Ctx) -> Result<Decision, Fault> {
         let found = match self.presented(req) {
             Presented::Nothing => {
                 let detail = "This request needs an API key.";
-                return Ok(Decision::Respond(unauthorized("api_key_missing", detail)));
+                return Ok(Decision::Absent(unauthorized("api_key_missing", detail)));
             }
             Presented::Key(digest) => self.consumers.by_api_key(&digest),
             Presented::Garbage => None,
@@ -105,27 +103,11 @@ impl Plugin for Doorkeeper {
         }
         Ok(Decision::Continue)
     }
-
-    fn on_upstream_request(&self, req: &mut RequestHeader, ctx: &mut Ctx) -> Result<(), Fault> {
-        let Some(consumer) = &ctx.consumer else { return Ok(()) };
-        let name = HeaderValue::from_str(&consumer.name).map_err(broken)?;
-        req.insert_header(NAME, name).map_err(broken)?;
-        if consumer.groups.is_empty() {
-            req.remove_header(&GROUPS);
-            return Ok(());
-        }
-        let groups = HeaderValue::try_from(consumer.groups.join(",")).map_err(broken)?;
-        req.insert_header(GROUPS, groups).map_err(broken)
-    }
 }
 
 /// 401 with the challenge it must have (RFC 9110, section 15.5.2).
 fn unauthorized(code: &'static str, detail: &str) -> Reply {
     Reply::problem(StatusCode::UNAUTHORIZED, code, detail).header(WWW_AUTHENTICATE, CHALLENGE)
-}
-
-fn broken(error: impl std::fmt::Display) -> Fault {
-    Fault::Internal(format!("the consumer cannot be written into a header: {error}"))
 }
 
 #[cfg(test)]

@@ -1,3 +1,5 @@
+use std::collections::BTreeMap;
+
 use crossway_plugin_api::{Consumer, PathParams, RequestId};
 
 use super::*;
@@ -49,7 +51,7 @@ fn placeholders_are_filled_in() {
     let mut ctx = ctx();
     ctx.request_id = RequestId::parse("r-1").unwrap();
     ctx.route = Some("items".into());
-    ctx.consumer = Some(Arc::new(Consumer { name: "acme".into(), groups: Vec::new() }));
+    ctx.consumer = Some(Arc::new(Consumer::new("acme", &[], BTreeMap::new()).unwrap()));
     ctx.params = PathParams { names: Arc::new(["kind".into(), "id".into()]), values: vec![1..6, 7..8] };
     let cases = [
         ("{request_id}", "r-1"),
@@ -78,9 +80,9 @@ fn what_is_unknown_for_a_request_is_empty() {
 fn a_rendered_value_cannot_end_its_line() {
     let mut ctx = ctx();
     let name = "a\r\nX-Evil: 1\0é%";
-    ctx.consumer = Some(Arc::new(Consumer { name: name.into(), groups: Vec::new() }));
+    ctx.route = Some(name.into());
     let mut req = request("GET", &[]);
-    let plugin = build("headers: { request: { set: { X-A: '{consumer}' } } }").unwrap();
+    let plugin = build("headers: { request: { set: { X-A: '{route}' } } }").unwrap();
     plugin.on_upstream_request(&mut req, &mut ctx).unwrap();
     assert_eq!(values(&req.headers, "x-a"), "a%0D%0AX-Evil: 1%00%C3%A9%");
 }

@@ -81,7 +81,7 @@ impl Value {
                 Part::RequestId => push(&mut out, ctx.request_id.as_str()),
                 // Writing to a vector cannot fail.
                 Part::Client => drop(write!(out, "{}", ctx.client)),
-                Part::Consumer => push(&mut out, ctx.consumer.as_ref().map_or("", |consumer| &consumer.name)),
+                Part::Consumer => push(&mut out, ctx.consumer.as_ref().map_or("", |consumer| consumer.name())),
                 Part::Route => push(&mut out, ctx.route.as_deref().unwrap_or_default()),
                 Part::Path(name) => push(&mut out, ctx.param(name).unwrap_or_default()),
             }
