@@ -90,7 +90,8 @@ fn both_versions_name_the_client() {
     }
     assert_eq!(gateway.metric(REFUSED), 0.0);
     // What a client says of itself counts no more than from any stranger.
-    let forged = [TCP4, b"GET / HTTP/1.1\r\nHost: t\r\nX-Forwarded-For: 192.0.2.66\r\nForwarded: for=192.0.2.66\r\n\r\n"];
+    let forged =
+        [TCP4, b"GET / HTTP/1.1\r\nHost: t\r\nX-Forwarded-For: 192.0.2.66\r\nForwarded: for=192.0.2.66\r\n\r\n"];
     let mut connection = Connection::open(&gateway.address());
     connection.send(&forged.concat());
     assert_eq!(connection.read("GET").unwrap().status, 200);
