@@ -56,6 +56,7 @@ pub struct Connections {
 }
 
 /// A connection; ends when dropped, even by a panic.
+#[must_use = "the connection ends when this is dropped"]
 pub struct OpenConnection<'c> {
     connections: &'c Connections,
     gauge: Option<IntGauge>,

@@ -234,14 +234,9 @@ fn only_those_who_are_trusted_may_speak_for_others() {
     eventually("they are counted", || (gateway.metric(REFUSED) == 5.0).then_some(()));
 }
 
-#[test]
-fn what_is_no_header_is_closed_without_an_answer() {
-    let upstream = Upstream::echo();
-    let gateway = start(&upstream, "", "", "");
-    let line = |rest: &str| format!("PROXY {rest}\r\n").into_bytes();
-    let raw_v2 = |head: [u8; 4], rest: &[u8]| [b"\r\n\r\n\0\r\nQUIT\n", &head[..], rest].concat();
-    let with = |rest: &[u8]| [&V4[..], rest].concat();
-    let cases = [
+/// Bytes that do not begin as a header.
+fn no_beginnings() -> Vec<Vec<u8>> {
+    vec![
         Vec::new(),
         b"\x16\x03\x01\x02\0\x01\0".to_vec(),
         vec![0xFF; 600],
@@ -251,31 +246,47 @@ fn what_is_no_header_is_closed_without_an_answer() {
         b"PROXYTCP4 203.0.113.7 198.51.100.1 40000 443\r\n".to_vec(),
         b"PROXY TCP4 203.0.113.7 198.51.100.1 40000 443\n".to_vec(),
         b"PROXY TCP4 203.0.113.7 198.51.100.1 40000 443\r".to_vec(),
-        line(""),
-        line("tcp4 203.0.113.7 198.51.100.1 40000 443"),
-        line("UDP4 203.0.113.7 198.51.100.1 40000 443"),
-        line("TCP4 203.0.113.7 198.51.100.1 40000"),
-        line("TCP4 203.0.113.7 198.51.100.1 40000 443 1"),
-        line("TCP4 203.0.113.7 198.51.100.1 40000 443 "),
-        line("TCP4  203.0.113.7 198.51.100.1 40000 443"),
-        line("TCP4\t203.0.113.7 198.51.100.1 40000 443"),
-        line("TCP4 203.0.113.7 198.51.100.1 65536 443"),
-        line("TCP4 203.0.113.7 198.51.100.1 -1 443"),
-        line("TCP4 203.0.113.7 198.51.100.1 +1 443"),
-        line("TCP4 203.0.113.7 198.51.100.1 0x1 443"),
-        line("TCP4 203.0.113.7 198.51.100.1 040000 443"),
-        line("TCP4 203.0.113.7:1 198.51.100.1 40000 443"),
-        line("TCP4 203.0.113.256 198.51.100.1 40000 443"),
-        line("TCP4 203.0.113 198.51.100.1 40000 443"),
-        line("TCP4 203.0.113.007 198.51.100.1 40000 443"),
-        line("TCP4 3405803783 198.51.100.1 40000 443"),
-        line("TCP4 2001:db8::7 2001:db8::1 40000 443"),
-        line("TCP4 localhost 198.51.100.1 40000 443"),
-        line("TCP6 203.0.113.7 198.51.100.1 40000 443"),
-        line("TCP6 [2001:db8::7] 2001:db8::1 40000 443"),
-        line("TCP6 fe80::1%lo 2001:db8::1 40000 443"),
-        line(&format!("UNKNOWN {}", "a".repeat(100))),
-        line(&format!("TCP4 203.0.113.7 198.51.100.1 40000 {}", "0".repeat(5000))),
+    ]
+}
+
+/// Lines of version 1 that say nothing, or not quite.
+fn bad_lines() -> Vec<Vec<u8>> {
+    let long =
+        [format!("UNKNOWN {}", "a".repeat(100)), format!("TCP4 203.0.113.7 198.51.100.1 40000 {}", "0".repeat(5000))];
+    let texts = [
+        "",
+        "tcp4 203.0.113.7 198.51.100.1 40000 443",
+        "UDP4 203.0.113.7 198.51.100.1 40000 443",
+        "TCP4 203.0.113.7 198.51.100.1 40000",
+        "TCP4 203.0.113.7 198.51.100.1 40000 443 1",
+        "TCP4 203.0.113.7 198.51.100.1 40000 443 ",
+        "TCP4  203.0.113.7 198.51.100.1 40000 443",
+        "TCP4\t203.0.113.7 198.51.100.1 40000 443",
+        "TCP4 203.0.113.7 198.51.100.1 65536 443",
+        "TCP4 203.0.113.7 198.51.100.1 -1 443",
+        "TCP4 203.0.113.7 198.51.100.1 +1 443",
+        "TCP4 203.0.113.7 198.51.100.1 0x1 443",
+        "TCP4 203.0.113.7 198.51.100.1 040000 443",
+        "TCP4 203.0.113.7:1 198.51.100.1 40000 443",
+        "TCP4 203.0.113.256 198.51.100.1 40000 443",
+        "TCP4 203.0.113 198.51.100.1 40000 443",
+        "TCP4 203.0.113.007 198.51.100.1 40000 443",
+        "TCP4 3405803783 198.51.100.1 40000 443",
+        "TCP4 2001:db8::7 2001:db8::1 40000 443",
+        "TCP4 localhost 198.51.100.1 40000 443",
+        "TCP6 203.0.113.7 198.51.100.1 40000 443",
+        "TCP6 [2001:db8::7] 2001:db8::1 40000 443",
+        "TCP6 fe80::1%lo 2001:db8::1 40000 443",
+    ];
+    let texts = texts.into_iter().chain(long.iter().map(String::as_str));
+    texts.map(|text| format!("PROXY {text}\r\n").into_bytes()).collect()
+}
+
+/// Headers of version 2 of other versions, commands and families, and with lengths that do not add up.
+fn bad_binaries() -> Vec<Vec<u8>> {
+    let raw_v2 = |head: [u8; 4], rest: &[u8]| [b"\r\n\r\n\0\r\nQUIT\n", &head[..], rest].concat();
+    let with = |rest: &[u8]| [&V4[..], rest].concat();
+    vec![
         raw_v2([0x11, OVER_TCP4, 0, 12], &V4),
         raw_v2([0x31, OVER_TCP4, 0, 12], &V4),
         raw_v2([0x01, OVER_TCP4, 0, 12], &V4),
@@ -295,14 +306,22 @@ fn what_is_no_header_is_closed_without_an_answer() {
         v2(PROXY, OVER_TCP4, &with(&[4, 0, 5, 1])),
         v2(PROXY, OVER_TCP4, &with(&[4, 0xFF, 0xFF])),
         raw_v2([PROXY, OVER_TCP4, 0xFF, 0xFF], &[0; 8000]),
-        v2(PROXY, OVER_TCP4, &with(&tlv(0xE0, &[0; 20_000]))),
-    ];
-    for (at, header) in cases.iter().enumerate() {
-        let (answer, closed) = raw(&gateway.address(), &[header, REQUEST].concat(), Duration::from_secs(5));
+        v2(PROXY, OVER_TCP4, &with(&tlv(0xE0, &vec![0; 20_000]))),
+    ]
+}
+
+#[test]
+fn what_is_no_header_is_closed_without_an_answer() {
+    let upstream = Upstream::echo();
+    let gateway = start(&upstream, "", "", "");
+    let mut count = 0.0;
+    for header in [no_beginnings(), bad_lines(), bad_binaries()].concat() {
+        count += 1.0;
+        let (answer, closed) = raw(&gateway.address(), &[&header[..], REQUEST].concat(), Duration::from_secs(5));
         let shown = String::from_utf8_lossy(&header[..header.len().min(80)]).into_owned();
         assert!(closed && answer.is_empty(), "{shown:?}: closed {closed}, {answer:?}");
         assert!(upstream.received().is_empty(), "{shown:?}");
-        eventually(&format!("{shown:?} is counted"), || (gateway.metric(REFUSED) == (at + 1) as f64).then_some(()));
+        eventually(&format!("{shown:?} is counted"), || (gateway.metric(REFUSED) == count).then_some(()));
     }
     assert_eq!(gateway.metric("crossway_panics_total"), 0.0);
     assert_eq!(told(&gateway, &upstream, TCP4), "203.0.113.7");
@@ -313,10 +332,9 @@ fn a_header_that_does_not_end_is_not_waited_for_for_ever() {
     let upstream = Upstream::echo();
     let gateway = start(&upstream, "limits: { client: { header_deadline: 1s } }", "", "");
     let whole = v2(PROXY, OVER_TCP4, &[&V4[..], &tlv(0xE0, &[0; 200])].concat());
-    for (count, (half, drip)) in
+    let mut count = 0.0;
+    for (half, drip) in
         [(&b""[..], false), (&TCP4[..20], false), (&whole[..40], false), (&b""[..], true), (&TCP4[..1], true)]
-            .into_iter()
-            .enumerate()
     {
         let began = Instant::now();
         let mut client = Connection::open(&gateway.address());
@@ -333,8 +351,8 @@ fn a_header_that_does_not_end_is_not_waited_for_for_ever() {
         assert!(client.is_closed());
         let took = began.elapsed();
         assert!((Duration::from_millis(900)..Duration::from_millis(3500)).contains(&took), "{half:?}: {took:?}");
-        let all = (count + 1) as f64;
-        eventually("it is counted", || (gateway.metric(REFUSED) == all).then_some(()));
+        count += 1.0;
+        eventually("it is counted", || (gateway.metric(REFUSED) == count).then_some(()));
         // Others are served meanwhile and afterwards.
         told(&gateway, &upstream, TCP4);
     }
