@@ -147,15 +147,21 @@ fn more_clients_than_files_are_turned_away_and_do_not_block_anything() {
     let files = std::fs::read_to_string(format!("/proc/{}/limits", gateway.pid())).unwrap();
     assert!(files.lines().any(|line| line.starts_with("Max open files") && line.contains(" 256 ")), "{files}");
     for round in 1..=2 {
+        // All of them are there when the gateway looks.
+        gateway.signal("STOP");
         let mut clients: Vec<_> = (0..600).map(|_| Connection::open(&gateway.address())).collect();
         for client in &mut clients {
             let _ = client.try_send(b"GET /hold HTTP/1.1\r\nHost: t\r\n\r\n");
         }
+        gateway.signal("CONT");
+        let began = Instant::now();
         let places = f64::from(PLACES);
         eventually("the places are taken", || (gateway.metric("crossway_requests_in_flight") == places).then_some(()));
         eventually("the others are turned away", || {
             (refused(&gateway, "total") >= f64::from(round) * (600.0 - places)).then_some(())
         });
+        // An accept that finds no file sleeps for a second.
+        assert!(began.elapsed() < Duration::from_secs(1), "turning them away took {:?}", began.elapsed());
         assert_eq!(gateway.metric("crossway_connections{listener=\"public\"}"), places);
         // Nobody waits to be turned away.
         let began = Instant::now();
