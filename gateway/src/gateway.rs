@@ -59,14 +59,30 @@ pub struct Connections {
 }
 
 /// A connection; ends when dropped, even by a panic.
-pub struct OpenConnection<'c>(&'c Connections, IntGauge);
+#[must_use = "the connection ends when this is dropped"]
+pub struct OpenConnection<'c> {
+    connections: &'c Connections,
+    gauge: Option<IntGauge>,
+}
+
+impl OpenConnection<'_> {
+    /// Counts the connection in its listener's gauge too.
+    pub fn shown_in(mut self, gauge: IntGauge) -> Self {
+        gauge.inc();
+        self.gauge = Some(gauge);
+        self
+    }
+}
 
 impl Connections {
-    /// Counts a connection in, here and in its listener's gauge.
-    pub fn enter(&self, gauge: IntGauge) -> OpenConnection<'_> {
-        self.open.fetch_add(1, Ordering::AcqRel);
-        gauge.inc();
-        OpenConnection(self, gauge)
+    /// Counts a connection in, unless there are `most` already. Whoever serves it has to [`adopt`](Self::adopt) it.
+    pub fn enter(&self, most: usize) -> bool {
+        self.open.fetch_update(Ordering::AcqRel, Ordering::Acquire, |open| (open < most).then_some(open + 1)).is_ok()
+    }
+
+    /// A connection that was counted in already.
+    pub fn adopt(&self) -> OpenConnection<'_> {
+        OpenConnection { connections: self, gauge: None }
     }
 
     /// Open connections.
@@ -88,9 +104,11 @@ impl Connections {
 
 impl Drop for OpenConnection<'_> {
     fn drop(&mut self) {
-        self.1.dec();
-        if self.0.open.fetch_sub(1, Ordering::AcqRel) == 1 {
-            self.0.none_left.notify_waiters();
+        if let Some(gauge) = &self.gauge {
+            gauge.dec();
+        }
+        if self.connections.open.fetch_sub(1, Ordering::AcqRel) == 1 {
+            self.connections.none_left.notify_waiters();
         }
     }
 }

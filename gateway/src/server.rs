@@ -32,8 +32,8 @@ use crate::{
     upstream::{Registry, exchange::Exchange},
 };
 
-/// Idle connections to upstreams that are kept, for each worker.
-pub const POOL_SIZE: usize = 512;
+/// Pools of idle connections to upstreams in each worker: that of the stream and that of the exchange.
+const POOLS: usize = 2;
 /// Most attempts Pingora makes for one request; the retry rules of an upstream end them long before.
 const MAX_TRIES: usize = 16;
 
@@ -107,9 +107,10 @@ impl Server {
     /// Builds the gateway around a compiled configuration.
     pub fn new(snapshot: Snapshot, lasting: Lasting, origin: Origin, threads: usize) -> Self {
         let Lasting { registry, tables, metrics, lent } = lasting;
+        let admission = Admission::default();
         let conf = Arc::new(ServerConf {
             threads,
-            upstream_keepalive_pool_size: POOL_SIZE,
+            upstream_keepalive_pool_size: admission.idle(POOLS * threads),
             max_retries: MAX_TRIES,
             ..ServerConf::default()
         });
@@ -123,7 +124,7 @@ impl Server {
             access_log: AccessLog::new(Arc::clone(&metrics)),
             metrics,
             connections: Connections::default(),
-            admission: Admission::default(),
+            admission,
             readiness: Readiness::default(),
             handing_over: AtomicBool::new(false),
         });

@@ -17,7 +17,7 @@ use crate::{
     request::{self, View},
     respond,
     router::{Found, Lookup},
-    snapshot::{Route, Snapshot},
+    snapshot::{Route, Snapshot, Target},
 };
 
 /// What the router made of a request.
@@ -83,6 +83,10 @@ fn route(gateway: &Gateway, snapshot: &Arc<Snapshot>, entry: u32, view: &View, r
                 gateway.metrics.refused(request::ENCODED_SLASH.code);
                 return Routed::Nowhere(respond::refusal_reply(&request::ENCODED_SLASH));
             }
+            if wants_connection(value) && gateway.admission.is_full(gateway.metrics.in_flight.get()) {
+                gateway.metrics.refused(request::OVERLOADED.code);
+                return Routed::Nowhere(respond::refusal_reply(&request::OVERLOADED));
+            }
             let params = PathParams { names: Arc::clone(&value.params), values: params };
             Routed::To(Arc::clone(value), params)
         }
@@ -136,4 +140,9 @@ impl Admitted {
         self.chain = Arc::<Chain>::clone(&route.chain);
         self.route = Some(route);
     }
+}
+
+/// Whether each request needs a connection to the upstream of its own.
+fn wants_connection(route: &Route) -> bool {
+    matches!(&route.target, Target::Upstream { upstream, .. } if !upstream.http2)
 }

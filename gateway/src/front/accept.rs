@@ -1,6 +1,6 @@
 //! From an accepted socket to a conversation: admission, PROXY protocol, TLS.
 
-use std::{net::SocketAddr, sync::Arc};
+use std::{fmt, net::SocketAddr, sync::Arc};
 
 use async_trait::async_trait;
 use bytes::BytesMut;
@@ -8,6 +8,7 @@ use crossway_plugin_api::RequestId;
 use crossway_plugins::request_id;
 use pingora_core::{
     apps::ServerApp,
+    listeners::ConnectionFilter,
     protocols::{GetSocketDigest as _, Shutdown as _, Stream, l4::stream::Stream as L4Stream},
     server::ShutdownWatch,
 };
@@ -15,14 +16,42 @@ use pingora_proxy::HttpProxy;
 
 use super::{Link, proxy_protocol, secure};
 use crate::{
-    gateway::Gateway,
+    gateway::{Gateway, OpenConnection},
     proxy::Proxy,
     request::Refusal,
     snapshot::{ListenerState, Snapshot},
     telemetry::{access_log::Entry, metrics::Unwelcome},
 };
 
-/// Serves the connections of one listener.
+/// Closes connections that there is no place for right where they are accepted: what is accepted faster than it is closed
+/// would take the open files that those inside need.
+pub(super) struct Door {
+    /// Address as configured.
+    pub(super) address: String,
+    pub(super) gateway: Arc<Gateway>,
+}
+
+#[async_trait]
+impl ConnectionFilter for Door {
+    async fn should_accept(&self, _: Option<&SocketAddr>) -> bool {
+        let snapshot = self.gateway.snapshot.load();
+        let most = self.gateway.admission.most(snapshot.loaded.config.limits.connections.total);
+        let room = self.gateway.connections.enter(most);
+        if !room && let Some(listener) = snapshot.listeners.get(&self.address) {
+            listener.metrics.accepted.inc();
+            listener.metrics.unwelcome(Unwelcome::Total);
+        }
+        room
+    }
+}
+
+impl fmt::Debug for Door {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Door").field("address", &self.address).finish_non_exhaustive()
+    }
+}
+
+/// Serves the connections of one listener that the [`Door`] has let in.
 pub struct Front {
     /// Address as configured: finds the listener in each configuration.
     pub address: String,
@@ -39,14 +68,12 @@ pub(super) type Seen = Option<(u64, Arc<ListenerState>)>;
 #[async_trait]
 impl ServerApp for Front {
     async fn process_new(self: &Arc<Self>, io: Stream, shutdown: &ShutdownWatch) -> Option<Stream> {
-        let (listener, total) = {
-            let snapshot = self.gateway.snapshot.load();
-            let total = snapshot.loaded.config.limits.connections.total;
-            (Arc::clone(snapshot.listeners.get(&self.address)?), total)
-        };
+        let open = self.gateway.connections.adopt();
+        let listener = Arc::clone(self.gateway.snapshot.load().listeners.get(&self.address)?);
+        let open = open.shown_in(listener.metrics.open.clone());
         listener.metrics.accepted.inc();
         let io = io.into_any().downcast::<L4Stream>().ok()?;
-        if let Err(why) = self.welcome(io, &listener, total, shutdown).await {
+        if let Err(why) = self.welcome(io, &listener, open, shutdown).await {
             listener.metrics.unwelcome(why);
         }
         None
@@ -59,14 +86,10 @@ impl Front {
         self: &Arc<Self>,
         mut io: Box<L4Stream>,
         listener: &ListenerState,
-        total: u32,
+        open: OpenConnection<'_>,
         shutdown: &ShutdownWatch,
     ) -> Result<(), Unwelcome> {
         let limits = &listener.limits;
-        let open = self.gateway.connections.enter(listener.metrics.open.clone());
-        if self.gateway.connections.count() > self.gateway.admission.most(total) {
-            return Err(Unwelcome::Total);
-        }
         if limits.connections.total > 0 && listener.metrics.open.get() > i64::from(limits.connections.total) {
             return Err(Unwelcome::ListenerTotal);
         }

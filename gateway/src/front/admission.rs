@@ -16,10 +16,15 @@ const RESERVE: u64 = 64;
 const DEFAULT_MOST: u64 = 50_000;
 const SHARDS: usize = 16;
 
+/// Most idle connections to upstreams that a worker keeps.
+const IDLE_MOST: u64 = 512;
+
 /// Counts the connections of each client, and knows how many the process can bear.
 pub struct Admission {
     /// What the limit of open files allows, one connection to an upstream for each client's.
     ceiling: u64,
+    /// Files left for idle connections to upstreams.
+    idle: u64,
     hasher: RandomState,
     clients: [Mutex<HashMap<IpAddr, u32>>; SHARDS],
 }
@@ -34,8 +39,10 @@ impl Default for Admission {
     /// With the limit of open files that the process has now.
     fn default() -> Self {
         let files = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
+        let shares = files.saturating_sub(RESERVE) / 5;
         Self {
-            ceiling: (files.saturating_sub(RESERVE) / 2).max(1),
+            ceiling: (2 * shares).max(1),
+            idle: shares,
             hasher: RandomState::new(),
             clients: std::array::from_fn(|_| Mutex::default()),
         }
@@ -47,6 +54,18 @@ impl Admission {
     pub fn most(&self, configured: u32) -> usize {
         let wanted = if configured == 0 { DEFAULT_MOST } else { u64::from(configured) };
         usize::try_from(wanted.min(self.ceiling)).unwrap_or(usize::MAX)
+    }
+
+    /// Most idle connections that each of so many pools may keep.
+    pub fn idle(&self, pools: usize) -> usize {
+        let each = self.idle / u64::try_from(pools).unwrap_or(u64::MAX).max(1);
+        usize::try_from(each.clamp(1, IDLE_MOST)).unwrap_or(1)
+    }
+
+    /// Whether so many requests in flight are as many as there may be connections to upstreams. Only streams of HTTP/2 can
+    /// outnumber the connections of clients.
+    pub fn is_full(&self, in_flight: i64) -> bool {
+        u64::try_from(in_flight).is_ok_and(|in_flight| in_flight >= self.ceiling)
     }
 
     /// A place for one more connection of this client, if it has fewer than `bound`; 0 for no bound.
@@ -125,5 +144,13 @@ mod tests {
     fn no_more_connections_than_files() {
         let admission = Admission { ceiling: 100, ..Admission::default() };
         assert_eq!((admission.most(0), admission.most(50), admission.most(1000)), (100, 50, 100));
+        assert_eq!((admission.is_full(99), admission.is_full(100)), (false, true));
+    }
+
+    #[test]
+    fn idle_connections_share_what_is_left_for_them() {
+        let admission = Admission { idle: 40, ..Admission::default() };
+        assert_eq!((admission.idle(4), admission.idle(100), admission.idle(0)), (10, 1, 40));
+        assert_eq!(Admission { idle: 1 << 40, ..admission }.idle(4), 512);
     }
 }

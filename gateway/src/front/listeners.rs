@@ -20,7 +20,7 @@ use pingora_core::{
 use pingora_proxy::HttpProxy;
 use tokio::{net::TcpSocket, sync::watch, task::JoinHandle};
 
-use super::{Front, READ_BUFFER, WRITE_BUFFER};
+use super::{Front, READ_BUFFER, WRITE_BUFFER, accept::Door};
 use crate::{gateway::Gateway, proxy::Proxy};
 
 /// Connections that may wait to be accepted.
@@ -151,8 +151,10 @@ impl Listeners {
         fds.add(address.to_owned(), socket.into_raw_fd());
         let fds = Arc::new(Mutex::new(fds));
         let (gateway, proxy) = (Arc::clone(&self.gateway), Arc::clone(&self.proxy));
+        let door = Door { address: address.to_owned(), gateway: Arc::clone(&gateway) };
         let front = Front { address: address.to_owned(), gateway, proxy };
         let mut service = Service::new("listener".into(), front);
+        service.set_connection_filter(Arc::new(door));
         let buffers = L4BufferSettings::new(READ_BUFFER, WRITE_BUFFER);
         service.endpoints().add_listener(ListenerConfig::tcp(address).l4_buffer(buffers));
         let (stop, stopped) = watch::channel(false);

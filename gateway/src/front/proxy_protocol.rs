@@ -70,6 +70,10 @@ fn parse(bytes: &[u8]) -> Option<Parsed> {
             Some((canonical(a.source_address, a.source_port), canonical(a.destination_address, a.destination_port)))
         }
     };
+    // The parser takes a port with a plus sign for a number.
+    if told.is_some() && line.contains(&b'+') {
+        return None;
+    }
     Some(Parsed::Whole { length: line.len(), told })
 }
 
@@ -147,6 +151,7 @@ mod tests {
             &b"GET / HTTP/1.1\r\n"[..],
             b"PROXY TCP4 192.0.2.1 10.0.0.1 1234\r\n",
             b"PROXY TCP4 192.0.2.1 10.0.0.1 1234 99999\r\n",
+            b"PROXY TCP4 192.0.2.1 10.0.0.1 +1234 443\r\n",
             b"PROXY TCP4 a 10.0.0.1 1234 443\r\n",
             b"PROXY TCP4  192.0.2.1 10.0.0.1 1234 443\r\n",
             b"proxy TCP4 192.0.2.1 10.0.0.1 1234 443\r\n",

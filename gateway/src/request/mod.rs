@@ -67,6 +67,10 @@ pub const HEADER_TOO_LARGE: Refusal = Refusal::new(
 pub const MISDIRECTED: Refusal =
     Refusal::new(StatusCode::MISDIRECTED_REQUEST, "misdirected_request", "This connection was made for another host.");
 
+/// More requests at a time than there can be connections to upstreams.
+pub const OVERLOADED: Refusal =
+    Refusal::new(StatusCode::SERVICE_UNAVAILABLE, "overloaded", "The gateway serves as many requests as it can.");
+
 /// The method is no token.
 const BAD_METHOD: Refusal = Refusal::bad("bad_request_line", "The method is not valid.");
 /// An encoded slash where the route does not allow one.

@@ -56,7 +56,11 @@ pub struct Connection {
 
 impl Connection {
     pub fn open(address: &str) -> Self {
-        let stream = TcpStream::connect(address).unwrap_or_else(|e| panic!("{address}: {e}"));
+        Self::over(TcpStream::connect(address).unwrap_or_else(|e| panic!("{address}: {e}")))
+    }
+
+    /// Over a stream that is connected already.
+    pub fn over(stream: TcpStream) -> Self {
         stream.set_read_timeout(Some(PATIENCE)).unwrap();
         stream.set_write_timeout(Some(PATIENCE)).unwrap();
         stream.set_nodelay(true).unwrap();
@@ -178,6 +182,19 @@ impl Connection {
         let read = (&mut self.reader).take(length).read_to_end(body).ok()?;
         (read as u64 == length && self.line()?.is_empty()).then_some(length)
     }
+}
+
+/// Connects from this address of the machine, with a receive buffer of so many bytes.
+pub fn connect_from(source: &str, buffer: u32, address: &str) -> TcpStream {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let stream = runtime.block_on(async {
+        let socket = tokio::net::TcpSocket::new_v4().unwrap();
+        socket.bind(format!("{source}:0").parse().unwrap()).unwrap();
+        socket.set_recv_buffer_size(buffer).unwrap();
+        socket.connect(address.parse().unwrap()).await.unwrap().into_std().unwrap()
+    });
+    stream.set_nonblocking(false).unwrap();
+    stream
 }
 
 /// What follows the responses that were read.

@@ -30,10 +30,21 @@ pub struct Gateway {
 impl Gateway {
     /// Starts with this configuration, to which an admin listener is added, and a listener `public` where it names none.
     pub fn start(config: &str) -> Self {
+        Self::start_as(Command::new(BINARY), config)
+    }
+
+    /// The same, with no more open files than this.
+    pub fn start_with_files(files: u32, config: &str) -> Self {
+        let mut shell = Command::new("sh");
+        shell.args(["-c", &format!("ulimit -n {files}; exec \"$0\" \"$@\""), BINARY]);
+        Self::start_as(shell, config)
+    }
+
+    fn start_as(program: Command, config: &str) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("gateway.yaml");
         std::fs::write(&path, complete(config, folder.path())).unwrap();
-        let child = spawn(folder.path(), 0, &[]);
+        let child = spawn(program, folder.path(), 0, &[]);
         let mut gateway = Self { child, folder: Arc::new(folder), age: 0, listeners: Vec::new() };
         eventually("the gateway is ready", || gateway.is_ready().then_some(()));
         gateway.refresh();
@@ -44,7 +55,7 @@ impl Gateway {
     pub fn successor(&self, config: &str) -> Self {
         self.write(config);
         let age = self.age + 1;
-        let child = spawn(self.folder.path(), age, &["--take-over"]);
+        let child = spawn(Command::new(BINARY), self.folder.path(), age, &["--take-over"]);
         Self { child, folder: Arc::clone(&self.folder), age, listeners: self.listeners.clone() }
     }
 
@@ -197,9 +208,9 @@ impl Drop for Gateway {
     }
 }
 
-fn spawn(folder: &Path, age: usize, more: &[&str]) -> Child {
+fn spawn(mut program: Command, folder: &Path, age: usize, more: &[&str]) -> Child {
     let file = |name: &str| std::fs::File::create(folder.join(format!("{name}{age}"))).unwrap();
-    Command::new(BINARY)
+    program
         .args(["run", "-c"])
         .arg(folder.join("gateway.yaml"))
         .args(more)

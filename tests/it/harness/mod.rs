@@ -13,7 +13,7 @@ pub mod websocket;
 use std::time::{Duration, Instant};
 
 pub use certificates::Folder;
-pub use client::{Connection, Response, exchange, raw};
+pub use client::{Connection, Response, connect_from, exchange, raw};
 pub use gateway::{BINARY, Gateway};
 pub use h2::{H2Upstream, TLS_NAME, frame, frames};
 pub use secure::{Secure, Trust};

@@ -51,8 +51,14 @@ pub struct Secure(pub StreamOwned<ClientConnection, TcpStream>);
 impl Secure {
     /// Shakes hands, asking for this name.
     pub fn connect(address: &str, name: &str, trust: &Trust) -> std::io::Result<Self> {
+        Self::connect_after(address, b"", name, trust)
+    }
+
+    /// The same, sending these bytes before the handshake.
+    pub fn connect_after(address: &str, before: &[u8], name: &str, trust: &Trust) -> std::io::Result<Self> {
         let name = ServerName::try_from(name.to_owned()).unwrap();
-        let stream = TcpStream::connect(address)?;
+        let mut stream = TcpStream::connect(address)?;
+        stream.write_all(before)?;
         stream.set_read_timeout(Some(PATIENCE)).unwrap();
         stream.set_write_timeout(Some(PATIENCE)).unwrap();
         let conn = ClientConnection::new(Arc::clone(&trust.0), name).map_err(std::io::Error::other)?;

@@ -34,6 +34,12 @@ impl Silent {
         &self.address
     }
 
+    /// Waits for a request (`true`) or the end of a connection (`false`).
+    #[track_caller]
+    pub fn next(&self) -> bool {
+        self.events.recv_timeout(PATIENCE).expect("something happens at the upstream")
+    }
+
     /// Waits for a request.
     #[track_caller]
     pub fn has_request(&self) {
