@@ -26,7 +26,7 @@ pub use ctx::{Ctx, PathParams, RequestId};
 pub use fault::Fault;
 pub use fetch::{Ask, Fetch, NoAnswer, NoFetch, Told};
 pub use metrics::MetricsScope;
-pub use needs::{BodyNeed, MediaTypes, Needs, Overflow};
+pub use needs::{BodyNeed, MediaTypes, NeededParam, Needs, Overflow};
 pub use plugin::{Decision, Deps, InvalidConfig, Outcome, Plugin, PluginConfig};
 pub use reply::{Content, Problem, Reply};
 pub use state::SharedState;
