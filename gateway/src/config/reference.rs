@@ -103,8 +103,11 @@ impl<'s> Page<'s> {
 
     /// What a value may be, in words; objects are links to their sections.
     fn kind(&self, path: &str, value: &Value) -> String {
-        if value == self.entry {
+        if value == self.entry || value.get("$ref").is_some() {
             return "[plugin](#plugins)".into();
+        }
+        if value.get("type").and_then(Value::as_array).is_some_and(|kinds| kinds.iter().any(|kind| kind == "array")) {
+            return several(value);
         }
         if let Some((_, words)) = FORMATS.iter().find(|(name, _)| value.get("format").is_some_and(|f| f == name)) {
             return (*words).into();
@@ -127,6 +130,18 @@ impl<'s> Page<'s> {
             _ => "anything".into(),
         }
     }
+}
+
+/// What a value of several types may be.
+fn several(value: &Value) -> String {
+    let words = value.get("type").and_then(Value::as_array).into_iter().flatten().map(|kind| match kind.as_str() {
+        Some("string") => "text",
+        Some("boolean") => "`true` or `false`",
+        Some("number" | "integer") => "number",
+        Some("array") => "list of these",
+        _ => "anything",
+    });
+    words.collect::<Vec<_>>().join(", ")
 }
 
 fn properties(object: &Value) -> impl Iterator<Item = (&str, &Value)> {

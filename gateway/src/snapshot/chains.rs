@@ -2,7 +2,7 @@
 
 use std::{collections::HashMap, sync::Arc};
 
-use crossway_plugin_api::PluginConfig as _;
+use crossway_plugin_api::{PluginConfig as _, config::parse_method};
 use http::Method;
 
 use super::{Compiler, below};
@@ -195,12 +195,9 @@ impl Compiler<'_> {
     pub(super) fn methods(&mut self, pointer: &str, names: &[String]) -> Vec<Method> {
         let mut methods = Vec::new();
         for (at, name) in names.iter().enumerate() {
-            let place = format!("{pointer}/{at}");
-            match Method::from_bytes(name.as_bytes()) {
-                Ok(Method::TRACE | Method::CONNECT) => self.error(&place, format!("{name} is never served")),
-                Ok(method) if name.bytes().all(|b| b.is_ascii_uppercase() || b == b'-') => methods.push(method),
-                _ => self
-                    .error(&place, format!("`{name}` is not a method: a method is one word in capitals, such as GET")),
+            match parse_method(name) {
+                Ok(method) => methods.push(method),
+                Err(wrong) => self.error(&format!("{pointer}/{at}"), wrong),
             }
         }
         methods

@@ -65,10 +65,11 @@ impl Ctx {
     /// Keeps what a plugin that authenticates would have answered, had the caller to have a credential of its kind.
     pub fn keep_challenge(&mut self, reply: Reply) {
         let all = match self.challenge.take() {
-            Some(earlier) => earlier.or(reply),
+            Some(earlier) => earlier.or(&reply),
             None => reply,
         };
         self.challenge = Some(Box::new(all));
+        self.refusal = None;
     }
 
     /// A path parameter of the matched route, in canonical form (reserved characters stay percent-encoded).

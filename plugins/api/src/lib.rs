@@ -16,6 +16,7 @@ mod needs;
 mod plugin;
 mod reply;
 mod state;
+mod suggest;
 mod tasks;
 
 pub use certificate::ClientCertificate;
@@ -30,4 +31,5 @@ pub use needs::{BodyNeed, MediaTypes, NeededParam, Needs, Overflow};
 pub use plugin::{Decision, Deps, InvalidConfig, Outcome, Plugin, PluginConfig};
 pub use reply::{Content, Problem, Reply};
 pub use state::SharedState;
+pub use suggest::suggest;
 pub use tasks::{Task, Tasks};

@@ -60,7 +60,7 @@ impl Reply {
     /// For a caller without a credential, where each of the two would do: 401 with the challenges of both (RFC 9110,
     /// section 11.6.1). Where neither has one, this reply alone.
     #[must_use]
-    pub fn or(self, other: Self) -> Self {
+    pub fn or(self, other: &Self) -> Self {
         let mut challenges: Vec<(HeaderName, HeaderValue)> = Vec::new();
         for field in self.headers.iter().chain(&other.headers).filter(|(name, _)| *name == WWW_AUTHENTICATE) {
             if !challenges.contains(field) {
@@ -95,11 +95,11 @@ mod tests {
             })
         };
         let values = |reply: &Reply| reply.headers.iter().map(|(_, v)| v.clone()).collect::<Vec<_>>();
-        let both = with("a", &["Key", "Basic"]).or(with("b", &["Bearer", "Key"]));
+        let both = with("a", &["Key", "Basic"]).or(&with("b", &["Bearer", "Key"]));
         assert_eq!((both.status, both.code()), (StatusCode::UNAUTHORIZED, Some("credential_missing")));
         assert_eq!(values(&both), ["Key", "Basic", "Bearer"]);
         let forbidden = Reply::problem(StatusCode::FORBIDDEN, "c", ".");
-        assert_eq!(values(&forbidden.clone().or(with("b", &["Bearer"]))), ["Bearer"]);
-        assert_eq!(forbidden.or(with("a", &[])).code(), Some("c"), "401 must have a challenge");
+        assert_eq!(values(&forbidden.clone().or(&with("b", &["Bearer"]))), ["Bearer"]);
+        assert_eq!(forbidden.or(&with("a", &[])).code(), Some("c"), "401 must have a challenge");
     }
 }
