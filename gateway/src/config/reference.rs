@@ -70,10 +70,22 @@ impl<'s> Page<'s> {
 
     fn below(&mut self, path: &str, object: &'s Value) {
         for (name, value) in properties(object) {
+            if value.get("items").and_then(|items| items.get("$ref")).is_some() {
+                self.plugin_list(&join(path, name), value);
+            }
             if let Some((path, object)) = inner(&join(path, name), value, self.entry) {
                 self.section(&path, object);
             }
         }
+    }
+
+    /// A plugin whose settings are a list of plugins.
+    fn plugin_list(&mut self, path: &str, list: &Value) {
+        let about = description(list).unwrap_or_default();
+        let bound = |key: &str| list.get(key).map(Value::to_string).unwrap_or_default();
+        let (fewest, most) = (bound("minItems"), bound("maxItems"));
+        let _ = write!(self.text, "\n## `{path}`\n\n{about}\n\n");
+        let _ = writeln!(self.text, "A list of {fewest} to {most} [plugins](#plugins), without the keys beside them.");
     }
 
     /// The entry of a list of plugins: the core's keys, then what stands below them and each plugin.

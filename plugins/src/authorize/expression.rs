@@ -19,7 +19,7 @@ use pingora_http::RequestHeader;
 
 use super::{
     grammar::{self, Checked},
-    names::{Names, Pattern},
+    names::{Account, Names, Pattern},
 };
 
 /// Longest expression, in bytes.
@@ -59,7 +59,7 @@ impl Expression {
 
     /// Whether it is true of this request. What fails or is no boolean is an error, which says why without any value.
     pub(super) fn holds(&self, req: &RequestHeader, ctx: &Ctx, clock: &Clock) -> Result<bool, &'static str> {
-        let names = Names { req, ctx, clock, patterns: &self.patterns };
+        let names = Names { req, ctx, clock, patterns: &self.patterns, account: Account::default() };
         let mut context = Context::with_env(Arc::clone(&ENV));
         context.set_variable_resolver(&names);
         let value = Value::resolve_val(&self.root, &context).map_err(|error| reason(&error))?;

@@ -1,6 +1,10 @@
 //! What the names in an expression stand for. Nothing is copied that an expression does not ask for.
 
-use std::{any::Any, borrow::Cow};
+use std::{
+    any::Any,
+    borrow::Cow,
+    sync::atomic::{AtomicUsize, Ordering},
+};
 
 use cel::{
     ExecutionError,
@@ -25,6 +29,21 @@ use super::binding::decoded;
 
 /// Most values that one claim may hold, counting those within lists and objects: bounds what a token can make us do.
 const MAX_VALUES: usize = 1024;
+/// Most values that one evaluation may read from claims, those that it reads again in a loop included.
+const MAX_READ: usize = 16 * MAX_VALUES;
+
+/// How many values of claims an evaluation has read.
+#[derive(Debug, Default)]
+pub(super) struct Account(AtomicUsize);
+
+impl Account {
+    /// A claim as the expression sees it; `None` if it holds too many values, or too many have been read.
+    fn read<'v>(&self, claim: &'v Value) -> Option<Box<dyn Val + 'v>> {
+        let mut seen = 0;
+        let value = value(claim, &mut seen)?;
+        (self.0.fetch_add(seen, Ordering::Relaxed) + seen <= MAX_READ).then_some(value)
+    }
+}
 
 /// The type of compiled patterns.
 pub(super) static PATTERN: Type = Type::new_unspecified_type("pattern");
@@ -74,6 +93,7 @@ pub(super) struct Names<'a> {
     pub(super) ctx: &'a Ctx,
     pub(super) clock: &'a Clock,
     pub(super) patterns: &'a [Pattern],
+    pub(super) account: Account,
 }
 
 impl VariableResolver for Names<'_> {
@@ -92,14 +112,14 @@ impl VariableResolver for Names<'_> {
             "consumer.name" => text(consumer?.name()),
             "consumer.groups" => groups(consumer?),
             "consumer.metadata" => CowVal::owned(View::Metadata(consumer)),
-            "claims" => CowVal::owned(View::Claims(ctx.claims.as_deref())),
+            "claims" => CowVal::owned(View::Claims(ctx.claims.as_deref(), &self.account)),
             "params" => CowVal::owned(View::Params(ctx)),
             "now" => now(self.clock)?,
             _ => match name.split_at_checked(1)? {
                 ("@", number) => CowVal::Borrowed(self.patterns.get(number.parse::<usize>().ok()?)?),
                 _ => {
                     let claim = ctx.claims.as_deref()?.members().get(name.strip_prefix("claims.")?)?;
-                    CowVal::Owned(value(claim, &mut 0)?)
+                    CowVal::Owned(self.account.read(claim)?)
                 }
             },
         })
@@ -121,7 +141,7 @@ fn now<'v>(clock: &Clock) -> Option<CowVal<'v, 'v>> {
     Some(CowVal::owned(CelTimestamp::from(now.fixed_offset())))
 }
 
-/// A claim as the expression sees it; `None` if it holds more than [`MAX_VALUES`] values.
+/// `None` if the claim holds more than [`MAX_VALUES`] values.
 fn value<'v>(claim: &'v Value, seen: &mut usize) -> Option<Box<dyn Val + 'v>> {
     *seen += 1;
     if *seen > MAX_VALUES {
@@ -152,7 +172,7 @@ fn value<'v>(claim: &'v Value, seen: &mut usize) -> Option<Box<dyn Val + 'v>> {
 /// Values by name that are looked up when they are asked for. The check lets expressions ask for members and nothing else.
 #[derive(Debug, Clone, Copy)]
 enum View<'a> {
-    Claims(Option<&'a Claims>),
+    Claims(Option<&'a Claims>, &'a Account),
     Consumer(Option<&'a Consumer>),
     Metadata(Option<&'a Consumer>),
     Headers(&'a HeaderMap),
@@ -169,9 +189,9 @@ impl<'a> View<'a> {
         let name = name.inner();
         let missing = || ExecutionError::no_such_key(name);
         match self {
-            Self::Claims(claims) => {
+            Self::Claims(claims, account) => {
                 let claim = claims.and_then(|claims| claims.members().get(name)).ok_or_else(missing)?;
-                value(claim, &mut 0).ok_or_else(|| wrong("a claim holds too many values"))
+                account.read(claim).ok_or_else(|| wrong("claims hold too many values"))
             }
             Self::Consumer(consumer) => match (consumer, name) {
                 (Some(consumer), "name") => Ok(Box::new(CelString::from(consumer.name()))),
@@ -193,7 +213,7 @@ impl<'a> View<'a> {
 
     fn has(self, name: &str) -> bool {
         match self {
-            Self::Claims(claims) => claims.is_some_and(|claims| claims.members().contains_key(name)),
+            Self::Claims(claims, _) => claims.is_some_and(|claims| claims.members().contains_key(name)),
             Self::Consumer(consumer) => consumer.is_some() && matches!(name, "name" | "groups"),
             Self::Metadata(consumer) => consumer.is_some_and(|consumer| consumer.metadata().contains_key(name)),
             Self::Headers(headers) => headers.contains_key(name),

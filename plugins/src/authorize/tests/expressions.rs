@@ -112,6 +112,10 @@ async fn a_claim_of_too_many_values_denies() {
     assert!(!passes(&expression("'a' in claims.roles"), of(1024)).await);
     assert!(!passes(&expression("claims['roles'].size() > 1"), of(1024)).await);
     assert!(!passes(&expression("claims.deep.size() == 1"), of(1022)).await);
+    // A loop that reads a claim again and again.
+    let again = expression("claims.roles.all(r, r in claims.roles)");
+    assert!(passes(&again, of(100)).await);
+    assert!(!passes(&again, of(200)).await);
 }
 
 /// What an expression may not be made of, and a part of the reason.
