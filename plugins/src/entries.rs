@@ -138,14 +138,19 @@ fn member(at: usize, plugin: AnyPlugin, deps: &Deps) -> Result<Member, InvalidCo
         InvalidConfig { field, reason }
     })?;
     let needs = plugin.needs();
-    let reason = if !needs.authenticates {
-        "does not authenticate: it cannot stand in this list"
-    } else if needs.request_body.is_some() || needs.response_body.is_some() {
-        "needs whole bodies, which it does not get in this list"
-    } else {
-        return Ok(Member { needs, plugin });
-    };
-    Err(InvalidConfig::new(format!("{at}/{name}"), reason))
+    match unfit(&needs) {
+        None => Ok(Member { needs, plugin }),
+        Some(reason) => Err(InvalidConfig::new(format!("{at}/{name}"), reason)),
+    }
+}
+
+/// Why a plugin cannot stand in a list, if it cannot.
+fn unfit(needs: &Needs) -> Option<&'static str> {
+    if !needs.authenticates {
+        return Some("does not authenticate: it cannot stand in this list");
+    }
+    let wants_bodies = needs.request_body.is_some() || needs.response_body.is_some();
+    wants_bodies.then_some("needs whole bodies, which it does not get in this list")
 }
 
 impl JsonSchema for Entries {
@@ -273,3 +278,20 @@ macro_rules! later_phases {
     };
 }
 pub(crate) use later_phases;
+
+#[cfg(test)]
+mod tests {
+    use crossway_plugin_api::BodyNeed;
+
+    use super::*;
+
+    #[test]
+    fn a_member_authenticates_and_needs_no_body() {
+        let knows = Needs { authenticates: true, ..Needs::default() };
+        let body = || Some(BodyNeed::any(1));
+        assert_eq!(unfit(&knows), None);
+        assert!(unfit(&Needs::default()).is_some());
+        assert!(unfit(&Needs { request_body: body(), ..knows.clone() }).is_some());
+        assert!(unfit(&Needs { response_body: body(), ..knows }).is_some());
+    }
+}

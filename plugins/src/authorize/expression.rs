@@ -50,6 +50,7 @@ impl Expression {
         if text.len() > MAX_LENGTH {
             return Err(format!("is longer than {MAX_LENGTH} bytes"));
         }
+        LazyLock::force(&ENV);
         let text = text.to_owned();
         // On a thread of its own: there the stack is known to be large enough, and a panic of the parser is an error.
         let parsing = thread::Builder::new().name("expression".into()).stack_size(PARSER_STACK);
@@ -85,8 +86,9 @@ pub(super) fn parse(text: &str) -> Result<Expression, String> {
         format!("is not an expression: line {}, column {}: {words}", first.pos.0.max(1), first.pos.1.max(1))
     })?;
     let Checked { patterns, params, reads_caller } = grammar::check(&mut root).map_err(|wrong| {
-        let place = places.offset_for(wrong.id).map(|(start, _)| format!(" (at character {})", start + 1));
-        format!("{}{}", wrong.message, place.unwrap_or_default())
+        let before = places.offset_for(wrong.id).and_then(|(start, _)| text.get(..start as usize));
+        let place = before.map(|before| format!(" (at character {})", before.chars().count() + 1));
+        wrong.message + &place.unwrap_or_default()
     })?;
     Ok(Expression { root, patterns, params, reads_caller })
 }
