@@ -102,7 +102,7 @@ impl Chain {
             }
             match link.plugin.on_request(req, ctx).await {
                 Ok(Decision::Continue) => {}
-                Ok(Decision::Absent(_)) if !link.required => {}
+                Ok(Decision::Absent(reply)) if !link.required => ctx.keep_challenge(reply),
                 Ok(Decision::Respond(reply) | Decision::Absent(reply)) => return Ok(Some(reply)),
                 Err(fault) => self.tolerate(at, fault, entered)?,
             }
@@ -152,7 +152,7 @@ impl Chain {
         for at in takers {
             match self.links[at].plugin.on_request_body(body, req, ctx).await {
                 Ok(Decision::Continue) => {}
-                Ok(Decision::Absent(_)) if !self.links[at].required => {}
+                Ok(Decision::Absent(reply)) if !self.links[at].required => ctx.keep_challenge(reply),
                 Ok(Decision::Respond(reply) | Decision::Absent(reply)) => return Ok(Some(reply)),
                 Err(fault) => self.tolerate(at, fault, entered)?,
             }

@@ -6,7 +6,10 @@ use crossway_plugin_api::{Deps, InvalidConfig, Plugin, PluginConfig};
 use schemars::JsonSchema;
 use serde::Deserialize;
 
+pub mod all_of;
+pub mod any_of;
 pub mod api_key;
+pub mod authorize;
 pub mod body_limit;
 pub mod cors;
 pub mod headers;
@@ -14,6 +17,7 @@ pub mod ip_allow;
 pub mod request_id;
 pub mod respond;
 
+mod entries;
 mod fields;
 
 /// The registry: a variant for each plugin, with its name in the configuration and its folder.
@@ -48,8 +52,14 @@ macro_rules! registry {
 }
 
 registry! {
+    /// Lets a caller in that each of several plugins knows.
+    AllOf = "all_of" in all_of,
+    /// Lets a caller in that one of several plugins knows.
+    AnyOf = "any_of" in any_of,
     /// Lets a request in by the API key it carries, and tells the upstream whose key it is.
     ApiKey = "api_key" in api_key,
+    /// Lets a caller in by what is known of it and of its request: scopes, claims, groups, networks, an expression.
+    Authorize = "authorize" in authorize,
     /// Bounds the size of request bodies, and can hold a body back until it is whole.
     BodyLimit = "body_limit" in body_limit,
     /// Lets pages of other origins read answers in a browser (Fetch standard, "CORS protocol").

@@ -2,7 +2,11 @@
 
 use std::sync::Arc;
 
-use crossway_plugin_api::{Ctx, Decision, Deps, InvalidConfig, Plugin, PluginConfig as _, Reply};
+use async_trait::async_trait;
+use crossway_plugin_api::{
+    Ctx, Decision, Deps, Fault, InvalidConfig, Needs, Outcome, Plugin, PluginConfig as _, Reply,
+};
+use parking_lot::Mutex;
 use pingora_http::{RequestHeader, ResponseHeader};
 
 use crate::AnyPlugin;
@@ -66,4 +70,63 @@ pub(crate) fn values(headers: &http::HeaderMap, name: &str) -> String {
 pub(crate) fn reply_values(reply: &Reply, name: &str) -> String {
     let found: Vec<_> = reply.headers.iter().filter(|(n, _)| n == name).map(|(_, v)| v.to_str().unwrap()).collect();
     found.join(" | ")
+}
+
+/// What a probe decides about a request.
+pub(crate) type Decide = fn(&mut Ctx) -> Result<Decision, Fault>;
+
+/// A plugin that takes part in all phases without a body, and writes down which of them it saw.
+pub(crate) struct Probe {
+    pub(crate) name: &'static str,
+    pub(crate) decide: Decide,
+    pub(crate) seen: Arc<Mutex<Vec<String>>>,
+}
+
+impl Probe {
+    fn saw(&self, phase: &str) {
+        self.seen.lock().push(format!("{} {phase}", self.name));
+    }
+}
+
+#[async_trait]
+impl Plugin for Probe {
+    fn needs(&self) -> Needs {
+        Needs {
+            request: true,
+            upstream_request: true,
+            response: true,
+            done: true,
+            authenticates: true,
+            ..Needs::default()
+        }
+    }
+
+    async fn on_request(&self, _: &mut RequestHeader, ctx: &mut Ctx) -> Result<Decision, Fault> {
+        self.saw("request");
+        (self.decide)(ctx)
+    }
+
+    fn on_upstream_request(&self, _: &mut RequestHeader, _: &mut Ctx) -> Result<(), Fault> {
+        self.saw("upstream");
+        Ok(())
+    }
+
+    fn on_response(&self, _: &mut ResponseHeader, _: &mut Ctx) -> Result<(), Fault> {
+        self.saw("response");
+        Ok(())
+    }
+
+    fn on_done(&self, _: &Outcome, _: &Ctx) {
+        self.saw("done");
+    }
+}
+
+/// Runs a plugin of probes through all phases: what they saw, in order.
+pub(crate) async fn phases(plugin: &dyn Plugin, ctx: &mut Ctx, seen: &Mutex<Vec<String>>) -> Vec<String> {
+    let mut req = request("GET", &[]);
+    let _ = plugin.on_request(&mut req, ctx).await;
+    plugin.on_upstream_request(&mut req, ctx).unwrap();
+    plugin.on_response(&mut response(200, &[]), ctx).unwrap();
+    plugin.on_done(&Outcome::default(), ctx);
+    std::mem::take(&mut *seen.lock())
 }

@@ -8,6 +8,7 @@ mod harness;
 
 mod access_log;
 mod admin;
+mod authorize;
 mod bodies;
 mod cached;
 mod certificates;

@@ -167,6 +167,44 @@ routes: [{{ name: all, match: {{ path: \"/{{rest...}}\" }}, upstream: back, plug
     assert_eq!(seen.header("x-api-key"), None);
 }
 
+/// More in `authorize.rs`.
+#[test]
+fn authorize() {
+    let upstream = Upstream::echo();
+    let open = open(&upstream, "{ authorize: { networks: [127.0.0.0/8], expression: \"request.method == 'GET'\" } }");
+    assert_eq!(open.get("/").status, 200);
+    open.send("POST /", &[], b"").assert_problem(403, "forbidden");
+    let elsewhere = start(&upstream, "{ authorize: { networks: [10.0.0.0/8] } }", "auth: none,");
+    elsewhere.get("/").assert_problem(403, "forbidden");
+}
+
+/// A gateway that asks for the key of a consumer in two fields.
+fn two_keys(plugin: &str) -> Gateway {
+    let (_, sha256) = key();
+    Gateway::start(&format!(
+        "consumers: [{{ name: alice, credentials: [{{ api_key: {{ sha256: {sha256} }} }}] }}]
+routes: [{{ name: all, match: {{ path: / }}, plugins: [{{ {plugin}: [{{ api_key: {{}} }}, {{ api_key: {{ header: X-Too }} }}] }}, {{ respond: {{ status: 200 }} }}] }}]\n"
+    ))
+}
+
+#[test]
+fn any_of() {
+    let (key, _) = key();
+    let gateway = two_keys("any_of");
+    assert_eq!(gateway.send("GET /", &[("X-Too", &key)], b"").status, 200);
+    gateway.send("GET /", &[("X-Too", &key), ("X-API-Key", "wrong")], b"").assert_problem(401, "api_key_invalid");
+    gateway.get("/").assert_problem(401, "credential_missing");
+}
+
+#[test]
+fn all_of() {
+    let (key, _) = key();
+    let gateway = two_keys("all_of");
+    assert_eq!(gateway.send("GET /", &[("X-Too", &key), ("X-API-Key", &key)], b"").status, 200);
+    gateway.send("GET /", &[("X-Too", &key)], b"").assert_problem(401, "api_key_missing");
+    gateway.get("/").assert_problem(401, "credential_missing");
+}
+
 #[test]
 fn a_key_that_a_reload_removes_is_refused_on_an_open_connection() {
     let upstream = Upstream::echo();

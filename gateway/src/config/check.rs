@@ -2,7 +2,10 @@
 
 use std::{collections::HashSet, sync::LazyLock};
 
-use crossway_plugin_api::config::{FormatCheck, formats};
+use crossway_plugin_api::{
+    config::{FormatCheck, formats},
+    suggest,
+};
 use jsonschema::{PatternOptions, ValidationError, Validator, error::ValidationErrorKind as Kind};
 use serde_json::Value;
 
@@ -13,7 +16,6 @@ use super::{
     node::{Data, Node, push},
     quoted, schema,
     sources::Sources,
-    suggest::suggest,
     upstream::RetryOn,
 };
 
@@ -114,10 +116,15 @@ impl Checker<'_> {
     fn unknown_keys(&mut self, pointer: &str, unexpected: &[String], schema: &Value) {
         let known = schema::keys(schema);
         let entry = self.sources.find(pointer).filter(|_| is_entry(pointer)).map(plugins_in);
+        let core: &[&str] = if is_inner(pointer) { &[] } else { &CORE_KEYS };
         for key in unexpected {
             let mut place = pointer.to_owned();
             push(&mut place, key);
             self.add(|sources| match entry.as_deref() {
+                Some(_) if core.is_empty() && CORE_KEYS.contains(&key.as_str()) => {
+                    let message = format!("the key {} has no place here", quoted(key));
+                    sources.error_at_key(&place, message).help("it stands beside the plugin that holds this list")
+                }
                 Some([]) => {
                     let plugins = known.iter().copied().filter(|known| !CORE_KEYS.contains(known));
                     let diagnostic = sources.error_at_key(&place, format!("there is no plugin {}", quoted(key)));
@@ -126,7 +133,7 @@ impl Checker<'_> {
                         None => diagnostic,
                     }
                 }
-                Some(_) => with_suggestion(unknown(sources, &place, key), key, CORE_KEYS.to_vec()),
+                Some(_) => with_suggestion(unknown(sources, &place, key), key, core.to_vec()),
                 None => with_suggestion(unknown(sources, &place, key), key, known.clone()),
             });
         }
@@ -160,6 +167,11 @@ impl Checker<'_> {
 
     fn entry(&mut self, pointer: &str, item: &Node) {
         let Data::Mapping(keys) = &item.data else { return };
+        for (list, items) in inner_lists(item) {
+            for (at, item) in items.iter().enumerate() {
+                self.entry(&format!("{pointer}/{list}/{at}"), item);
+            }
+        }
         match plugins_in(item).as_slice() {
             [] if keys.iter().all(|(key, _)| CORE_KEYS.contains(&key.as_str())) => {
                 self.add(|sources| sources.error(pointer, "there is no plugin in this entry"));
@@ -190,10 +202,28 @@ fn with_suggestion(diagnostic: Diagnostic, key: &str, mut known: Vec<&str>) -> D
     }
 }
 
+/// The plugins whose settings are a list of plugins.
+const LISTS: [&str; 2] = ["all_of", "any_of"];
+
+/// The lists of plugins that an entry's plugins hold.
+fn inner_lists(entry: &Node) -> impl Iterator<Item = (&'static str, &[Node])> {
+    LISTS.into_iter().filter_map(|name| match &entry.get(name)?.data {
+        Data::Sequence(items) => Some((name, items.as_slice())),
+        _ => None,
+    })
+}
+
 /// Whether a JSON Pointer names an entry of a list of plugins.
 fn is_entry(pointer: &str) -> bool {
     let path: Vec<&str> = pointer.split('/').skip(1).collect();
-    matches!(path.as_slice(), ["plugins", _] | ["chains", _, _] | ["routes", _, "plugins", _])
+    matches!(path.as_slice(), ["plugins", _] | ["chains", _, _] | ["routes", _, "plugins", _]) || is_inner(pointer)
+}
+
+/// Whether it names an entry of a list within a plugin.
+fn is_inner(pointer: &str) -> bool {
+    let Some((list, at)) = pointer.rsplit_once('/') else { return false };
+    let Some((entry, name)) = list.rsplit_once('/') else { return false };
+    LISTS.contains(&name) && at.bytes().all(|b| b.is_ascii_digit()) && is_entry(entry)
 }
 
 /// The plugins that an entry names, in its order.

@@ -6,7 +6,7 @@ use crossway_plugins::AnyPlugin;
 use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde::{
     Deserialize, Deserializer, Serialize,
-    de::{DeserializeSeed, Error as _, IntoDeserializer as _, MapAccess, Visitor, value::MapAccessDeserializer},
+    de::{Error as _, MapAccess, Visitor},
 };
 use serde_json::{Value, json};
 
@@ -88,33 +88,12 @@ impl<'de> Visitor<'de> for Entry {
                 "on_error" => core.on_error = map.next_value()?,
                 "required" => core.required = map.next_value()?,
                 _ if plugin.is_some() => return Err(A::Error::custom("has two plugins where one is needed")),
-                name => {
-                    let settings = MapAccessDeserializer::new(PluginKey { name, map: &mut map });
-                    plugin = Some(AnyPlugin::deserialize(settings)?);
-                }
+                name => plugin = Some(AnyPlugin::under_key(name, &mut map)?),
             }
         }
         let plugin = plugin.ok_or_else(|| A::Error::custom("has no plugin"))?;
         let CoreKeys { id, when, on_error, required } = core;
         Ok(PluginEntry { plugin, id, when, on_error, required })
-    }
-}
-
-/// The key of a plugin, already read, and the mapping that its settings come from: what serde takes for a variant.
-struct PluginKey<'k, A> {
-    name: &'k str,
-    map: &'k mut A,
-}
-
-impl<'de, A: MapAccess<'de>> MapAccess<'de> for PluginKey<'_, A> {
-    type Error = A::Error;
-
-    fn next_key_seed<K: DeserializeSeed<'de>>(&mut self, seed: K) -> Result<Option<K::Value>, A::Error> {
-        seed.deserialize(self.name.into_deserializer()).map(Some)
-    }
-
-    fn next_value_seed<V: DeserializeSeed<'de>>(&mut self, seed: V) -> Result<V::Value, A::Error> {
-        self.map.next_value_seed(seed)
     }
 }
 
@@ -126,18 +105,8 @@ impl JsonSchema for PluginEntry {
     /// One object with a property for each plugin and each key of the core, so that an error points at the very key.
     fn json_schema(generator: &mut SchemaGenerator) -> Schema {
         let core = CoreKeys::json_schema(generator);
-        let plugins = AnyPlugin::json_schema(generator);
         let mut properties = core.get("properties").and_then(Value::as_object).cloned().unwrap_or_default();
-        for variant in plugins.get("oneOf").and_then(Value::as_array).into_iter().flatten() {
-            let described = variant.get("description").cloned();
-            for (name, settings) in variant.get("properties").and_then(Value::as_object).into_iter().flatten() {
-                let mut settings = settings.clone();
-                if let (Some(text), Some(object)) = (described.clone(), settings.as_object_mut()) {
-                    object.insert("description".into(), text);
-                }
-                properties.insert(name.clone(), settings);
-            }
-        }
+        properties.extend(AnyPlugin::properties(generator));
         let schema = json!({
             "type": "object", "additionalProperties": false, "properties": properties,
             "description": "A plugin with its settings, and beside it the keys of the core.",

@@ -1,5 +1,6 @@
 //! One error of the schema in our own words. A value that holds a reference or a secret is never repeated.
 
+use crossway_plugin_api::suggest;
 use jsonschema::{ValidationError, error::ValidationErrorKind as Kind};
 use serde_json::Value;
 
@@ -9,7 +10,6 @@ use super::{
     node::{kind, tokens},
     quoted, references, schema,
     sources::Sources,
-    suggest::suggest,
 };
 
 /// The schema in which a keyword stands, by the keyword's place.

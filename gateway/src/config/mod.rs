@@ -24,7 +24,6 @@ pub mod runtime;
 mod scalar;
 mod schema;
 mod sources;
-mod suggest;
 pub mod telemetry;
 pub mod tls;
 pub mod upstream;
@@ -42,7 +41,6 @@ pub use load::{Loaded, admin_of, load, load_text};
 pub use reference::reference;
 pub use schema::schema;
 pub use sources::Sources;
-pub use suggest::suggest;
 
 /// The whole configuration.
 #[derive(Debug, Clone, Default, Deserialize, JsonSchema)]

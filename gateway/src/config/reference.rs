@@ -70,10 +70,22 @@ impl<'s> Page<'s> {
 
     fn below(&mut self, path: &str, object: &'s Value) {
         for (name, value) in properties(object) {
+            if value.get("items").and_then(|items| items.get("$ref")).is_some() {
+                self.plugin_list(&join(path, name), value);
+            }
             if let Some((path, object)) = inner(&join(path, name), value, self.entry) {
                 self.section(&path, object);
             }
         }
+    }
+
+    /// A plugin whose settings are a list of plugins.
+    fn plugin_list(&mut self, path: &str, list: &Value) {
+        let about = description(list).unwrap_or_default();
+        let bound = |key: &str| list.get(key).map(Value::to_string).unwrap_or_default();
+        let (fewest, most) = (bound("minItems"), bound("maxItems"));
+        let _ = write!(self.text, "\n## `{path}`\n\n{about}\n\n");
+        let _ = writeln!(self.text, "A list of {fewest} to {most} [plugins](#plugins), without the keys beside them.");
     }
 
     /// The entry of a list of plugins: the core's keys, then what stands below them and each plugin.
@@ -103,8 +115,11 @@ impl<'s> Page<'s> {
 
     /// What a value may be, in words; objects are links to their sections.
     fn kind(&self, path: &str, value: &Value) -> String {
-        if value == self.entry {
+        if value == self.entry || value.get("$ref").is_some() {
             return "[plugin](#plugins)".into();
+        }
+        if value.get("type").and_then(Value::as_array).is_some_and(|kinds| kinds.iter().any(|kind| kind == "array")) {
+            return several(value);
         }
         if let Some((_, words)) = FORMATS.iter().find(|(name, _)| value.get("format").is_some_and(|f| f == name)) {
             return (*words).into();
@@ -127,6 +142,18 @@ impl<'s> Page<'s> {
             _ => "anything".into(),
         }
     }
+}
+
+/// What a value of several types may be.
+fn several(value: &Value) -> String {
+    let words = value.get("type").and_then(Value::as_array).into_iter().flatten().map(|kind| match kind.as_str() {
+        Some("string") => "text",
+        Some("boolean") => "`true` or `false`",
+        Some("number" | "integer") => "number",
+        Some("array") => "list of these",
+        _ => "anything",
+    });
+    words.collect::<Vec<_>>().join(", ")
 }
 
 fn properties(object: &Value) -> impl Iterator<Item = (&str, &Value)> {

@@ -83,17 +83,24 @@ fn sorted(value: Value) -> Value {
     }
 }
 
+/// What a schema refers to, or itself. References lead into the root's own definitions, and none leads to another.
+fn referred(schema: &Value) -> &Value {
+    let place = schema.get("$ref").and_then(Value::as_str).and_then(|place| place.strip_prefix('#'));
+    place.and_then(|place| root().pointer(place)).unwrap_or(schema)
+}
+
 /// The schema of the value of a key.
 pub(super) fn property<'s>(schema: &'s Value, key: &str) -> Option<&'s Value> {
     let named = schema.get("properties").and_then(|properties| properties.get(key));
     named
         .or_else(|| schema.get("additionalProperties").filter(|other| other.is_object()))
         .or_else(|| branches(schema).find_map(|branch| property(branch, key)))
+        .map(referred)
 }
 
 /// The schema of the items of a list.
 pub(super) fn item(schema: &Value) -> Option<&Value> {
-    schema.get("items").or_else(|| branches(schema).find_map(item))
+    schema.get("items").or_else(|| branches(schema).find_map(item)).map(referred)
 }
 
 /// The alternatives of a schema.
@@ -160,11 +167,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn nothing_may_be_null_and_nothing_is_referred_to() {
-        let text = schema().to_string();
-        for absent in ["\"null\"", ":null", "$ref", "$defs"] {
+    fn nothing_may_be_null_and_only_plugins_within_plugins_are_referred_to() {
+        let schema = schema();
+        let text = schema.to_string();
+        for absent in ["\"null\"", ":null"] {
             assert!(!text.contains(absent), "{absent} in {text}");
         }
+        assert_eq!(text.matches("\"$ref\":").count(), text.matches("{\"$ref\":\"#/$defs/plugin\"}").count());
+        assert!(schema["$defs"].as_object().is_some_and(|all| all.keys().eq(["plugin"])));
+        assert!(schema["$defs"]["plugin"]["properties"]["any_of"]["items"].get("$ref").is_some());
         assert!(text.contains("\"$schema\":\"https://json-schema.org/draft/2020-12/schema\""));
     }
 
@@ -182,6 +193,9 @@ mod tests {
         let at = |path: &[&str]| path.iter().fold(root(), |schema, key| property(schema, key).unwrap());
         assert!(is_secret(at(&["admin", "token"])));
         assert!(!is_secret(at(&["admin", "address"])));
+        let list = property(item(at(&["plugins"])).unwrap(), "any_of").unwrap();
+        let within = property(item(list).unwrap(), "all_of").unwrap();
+        assert!(property(item(within).unwrap(), "api_key").unwrap().get("properties").is_some());
         let credentials = at(&["consumers"]);
         let credential = item(property(item(credentials).unwrap(), "credentials").unwrap()).unwrap();
         assert!(is_secret(property(property(credential, "api_key").unwrap(), "sha256").unwrap()));

@@ -19,9 +19,9 @@ use super::{
 const MAX_READ: u64 = 4 << 20;
 
 /// Words that a message begins with when it is the rest of a sentence.
-const VERBS: [&str; 14] = [
+const VERBS: [&str; 18] = [
     "is", "has", "must", "holds", "needs", "stands", "cannot", "does", "names", "changes", "lets", "may", "gets",
-    "begins",
+    "begins", "takes", "asks", "calls", "makes",
 ];
 
 /// The files of a configuration, and where each value stands in them.

@@ -2,7 +2,7 @@
 
 use std::{collections::HashMap, sync::Arc};
 
-use crossway_plugin_api::PluginConfig as _;
+use crossway_plugin_api::{PluginConfig as _, config::parse_method};
 use http::Method;
 
 use super::{Compiler, below};
@@ -14,6 +14,12 @@ use crate::{
     },
     when::Condition,
 };
+
+/// A link, and where its plugin's settings stand.
+struct Placed {
+    place: String,
+    link: Link,
+}
 
 /// A list of plugins and where it stands.
 type Section<'c> = (String, &'c [PluginEntry]);
@@ -36,7 +42,7 @@ impl Compiler<'_> {
 
     /// The chain of a route: the global plugins, the named chain's, its own. And whether it has all of them: without one
     /// that could not be built, nothing can be said of what the chain lacks.
-    pub(super) fn route_chain(&mut self, pointer: &str, route: &RouteConfig) -> (Chain, bool) {
+    pub(super) fn route_chain(&mut self, pointer: &str, route: &RouteConfig, params: &[Arc<str>]) -> (Chain, bool) {
         let config = &self.loaded.config;
         let mut sections: Vec<Section<'_>> = vec![("/plugins".into(), &config.plugins)];
         let mut is_known = true;
@@ -53,15 +59,53 @@ impl Compiler<'_> {
         self.check_without(pointer, route, &sections);
         sections.push((format!("{pointer}/plugins"), &route.plugins));
         let (links, is_whole) = self.links(&sections, &route.without);
+        if is_whole && is_known {
+            self.check_callers(pointer, route, &links);
+        }
+        self.check_params(route, params, &links);
         let is_whole = is_whole && is_known && links.len() <= MAX_LINKS;
         (self.bounded(pointer, &format!("the route `{}`", route.name), links), is_whole)
     }
 
+    /// A plugin that judges callers stands behind one that says who is calling: before it, it would refuse everybody.
+    fn check_callers(&mut self, pointer: &str, route: &RouteConfig, links: &[Placed]) {
+        let mut is_known = false;
+        for Placed { place, link } in links {
+            let needs = link.plugin.needs();
+            if needs.caller && !is_known {
+                let message = format!("`{}` judges a caller, and no plugin before it authenticates", link.name);
+                let sources = &self.loaded.sources;
+                let mut diagnostic = sources.error_at_key(place, message);
+                if !place.starts_with(&format!("{pointer}/")) {
+                    diagnostic = diagnostic.also(sources, &format!("{pointer}/name"), "on this route");
+                }
+                let help = match (route.auth, links.iter().any(|placed| placed.link.plugin.needs().authenticates)) {
+                    (_, true) => "put it behind the plugin that authenticates",
+                    (Some(_), false) => "take `auth: none` away, and put a plugin such as `api_key` before it",
+                    (None, false) => "put a plugin such as `api_key` before it",
+                };
+                self.add(place, diagnostic.help(help));
+            }
+            is_known |= needs.authenticates;
+        }
+    }
+
+    /// Every path parameter that a plugin reads is one of the route's.
+    fn check_params(&mut self, route: &RouteConfig, params: &[Arc<str>], links: &[Placed]) {
+        let known: Vec<&str> = params.iter().map(AsRef::as_ref).collect();
+        for Placed { place, link } in links {
+            for needed in link.plugin.needs().params.iter().filter(|needed| !known.contains(&needed.name.as_str())) {
+                let kind = format!("path parameter on the route `{}` with the name", route.name);
+                self.unknown(&format!("{place}/{}", needed.field), &kind, &needed.name, &known);
+            }
+        }
+    }
+
     /// A chain of these links, or an empty one if they are too many.
-    fn bounded(&mut self, pointer: &str, whose: &str, links: Vec<Link>) -> Chain {
+    fn bounded(&mut self, pointer: &str, whose: &str, links: Vec<Placed>) -> Chain {
         let (count, metrics) = (links.len(), Arc::clone(self.around.metrics));
         if count <= MAX_LINKS {
-            return Chain::new(links, metrics);
+            return Chain::new(links.into_iter().map(|placed| placed.link).collect(), metrics);
         }
         self.error(pointer, format!("{whose} has {count} plugins, more than the {MAX_LINKS} that one route may have"));
         Chain::new(Vec::new(), metrics)
@@ -76,7 +120,7 @@ impl Compiler<'_> {
     }
 
     /// The links of all entries, and whether each could be built.
-    fn links(&mut self, sections: &[Section<'_>], without: &[String]) -> (Vec<Link>, bool) {
+    fn links(&mut self, sections: &[Section<'_>], without: &[String]) -> (Vec<Placed>, bool) {
         let mut links = Vec::new();
         let mut is_whole = true;
         let mut ids: HashMap<String, String> = HashMap::new();
@@ -88,7 +132,7 @@ impl Compiler<'_> {
                 let pointer = format!("{section}/{at}");
                 self.check_identity(&pointer, entry, &mut ids);
                 match self.link(&pointer, entry) {
-                    Some(link) => links.push(link),
+                    Some(link) => links.push(Placed { place: below(&pointer, link.name), link }),
                     None => is_whole = false,
                 }
             }
@@ -151,12 +195,9 @@ impl Compiler<'_> {
     pub(super) fn methods(&mut self, pointer: &str, names: &[String]) -> Vec<Method> {
         let mut methods = Vec::new();
         for (at, name) in names.iter().enumerate() {
-            let place = format!("{pointer}/{at}");
-            match Method::from_bytes(name.as_bytes()) {
-                Ok(Method::TRACE | Method::CONNECT) => self.error(&place, format!("{name} is never served")),
-                Ok(method) if name.bytes().all(|b| b.is_ascii_uppercase() || b == b'-') => methods.push(method),
-                _ => self
-                    .error(&place, format!("`{name}` is not a method: a method is one word in capitals, such as GET")),
+            match parse_method(name) {
+                Ok(method) => methods.push(method),
+                Err(wrong) => self.error(&format!("{pointer}/{at}"), wrong),
             }
         }
         methods

@@ -300,7 +300,7 @@ impl Compiler<'_> {
     /// A name that is not there, with the nearest one that is.
     fn unknown(&mut self, pointer: &str, kind: &str, name: &str, known: &[&str]) {
         let message = format!("there is no {kind} `{name}`");
-        match crate::config::suggest(name, known.iter().copied()) {
+        match crossway_plugin_api::suggest(name, known.iter().copied()) {
             Some(near) => self.error_with_help(pointer, message, format!("did you mean `{near}`?")),
             None => self.error(pointer, message),
         }

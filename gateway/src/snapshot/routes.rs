@@ -157,7 +157,7 @@ impl Compiler<'_> {
     }
 
     fn route(&mut self, pointer: &str, config: &Config, params: Params, upstreams: &Upstreams) -> Route {
-        let (chain, is_whole) = self.route_chain(pointer, config);
+        let (chain, is_whole) = self.route_chain(pointer, config, &params);
         if is_whole {
             self.check_auth(pointer, config, &chain);
         }

@@ -4,7 +4,7 @@ use std::{borrow::Cow, fmt, net::IpAddr, ops::Range, sync::Arc, time::Instant};
 
 use http::Extensions;
 
-use crate::{Claims, ClientCertificate, Consumer};
+use crate::{Claims, ClientCertificate, Consumer, Reply};
 
 /// Per-request state shared by every phase and every plugin. Named fields for what is shared; a plugin's own state goes
 /// into `extensions`, keyed by its type.
@@ -30,6 +30,9 @@ pub struct Ctx {
     pub client_certificate: Option<Arc<ClientCertificate>>,
     /// Why a credential or a caller was refused: for the logs, never for the client.
     pub refusal: Option<Cow<'static, str>>,
+    /// What a caller is told who needs a credential after all, where a plugin that authenticates has let it go on without:
+    /// 401 with the challenges of those plugins (RFC 9110, section 15.5.2).
+    pub challenge: Option<Box<Reply>>,
     /// Largest request body this request may have, in bytes.
     pub max_request_body: u64,
     /// When the request must have its response headers.
@@ -52,10 +55,21 @@ impl Ctx {
             claims: None,
             client_certificate: None,
             refusal: None,
+            challenge: None,
             max_request_body: u64::MAX,
             deadline: None,
             extensions: Extensions::new(),
         }
+    }
+
+    /// Keeps what a plugin that authenticates would have answered, had the caller to have a credential of its kind.
+    pub fn keep_challenge(&mut self, reply: Reply) {
+        let all = match self.challenge.take() {
+            Some(earlier) => earlier.or(&reply),
+            None => reply,
+        };
+        self.challenge = Some(Box::new(all));
+        self.refusal = None;
     }
 
     /// A path parameter of the matched route, in canonical form (reserved characters stay percent-encoded).

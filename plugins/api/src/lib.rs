@@ -16,6 +16,7 @@ mod needs;
 mod plugin;
 mod reply;
 mod state;
+mod suggest;
 mod tasks;
 
 pub use certificate::ClientCertificate;
@@ -26,8 +27,9 @@ pub use ctx::{Ctx, PathParams, RequestId};
 pub use fault::Fault;
 pub use fetch::{Ask, Fetch, NoAnswer, NoFetch, Told};
 pub use metrics::MetricsScope;
-pub use needs::{BodyNeed, MediaTypes, Needs, Overflow};
+pub use needs::{BodyNeed, MediaTypes, NeededParam, Needs, Overflow};
 pub use plugin::{Decision, Deps, InvalidConfig, Outcome, Plugin, PluginConfig};
 pub use reply::{Content, Problem, Reply};
 pub use state::SharedState;
+pub use suggest::suggest;
 pub use tasks::{Task, Tasks};

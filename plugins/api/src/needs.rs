@@ -21,8 +21,21 @@ pub struct Needs {
     pub done: bool,
     /// This plugin establishes who is calling: with one of these a route needs no `auth: none`.
     pub authenticates: bool,
+    /// This plugin judges a caller: one that authenticates must stand before it.
+    pub caller: bool,
+    /// Path parameters it reads: every route it stands on must have them.
+    pub params: Vec<NeededParam>,
     /// This plugin answers every request it sees: a route with one of these needs no upstream.
     pub answers: bool,
+}
+
+/// A path parameter that a plugin reads.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NeededParam {
+    /// Its name in the route's path.
+    pub name: String,
+    /// The setting that names it, as a path below the plugin's own settings.
+    pub field: String,
 }
 
 /// Which bodies a plugin wants whole.

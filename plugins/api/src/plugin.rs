@@ -7,7 +7,9 @@ use bytes::Bytes;
 use http::StatusCode;
 use pingora_http::{RequestHeader, ResponseHeader};
 
-use crate::{Clock, ConsumerDirectory, Ctx, Fault, Fetch, MetricsScope, Needs, NoFetch, Reply, SharedState, Tasks};
+use crate::{
+    Clock, ConsumerDirectory, Ctx, Fault, Fetch, MetricsScope, Needs, NoFetch, Reply, SharedState, Tasks, suggest,
+};
 
 /// The configuration of one plugin, and the only way to make one.
 pub trait PluginConfig {
@@ -134,5 +136,16 @@ impl InvalidConfig {
     /// `field` as a path below the plugin's settings, `reason` as the rest of the sentence.
     pub fn new(field: impl Into<String>, reason: impl Into<String>) -> Self {
         Self { field: field.into(), reason: reason.into() }
+    }
+
+    /// `field` names something that is not among `known`; what is near to it is added to the reason.
+    pub fn unknown<'a>(
+        field: impl Into<String>,
+        reason: impl Into<String>,
+        name: &str,
+        known: impl IntoIterator<Item = &'a str>,
+    ) -> Self {
+        let near = suggest(name, known).map(|near| format!(": did you mean `{near}`?")).unwrap_or_default();
+        Self::new(field, reason.into() + &near)
     }
 }

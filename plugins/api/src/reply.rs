@@ -1,7 +1,7 @@
 //! Answers that the gateway makes itself.
 
 use bytes::Bytes;
-use http::{HeaderName, HeaderValue, StatusCode};
+use http::{HeaderName, HeaderValue, StatusCode, header::WWW_AUTHENTICATE};
 
 /// A response made by the gateway: a decision, not an error.
 #[derive(Debug, Clone)]
@@ -57,11 +57,49 @@ impl Reply {
         self
     }
 
+    /// For a caller without a credential, where each of the two would do: 401 with the challenges of both (RFC 9110,
+    /// section 11.6.1). Where neither has one, this reply alone.
+    #[must_use]
+    pub fn or(self, other: &Self) -> Self {
+        let mut challenges: Vec<(HeaderName, HeaderValue)> = Vec::new();
+        for field in self.headers.iter().chain(&other.headers).filter(|(name, _)| *name == WWW_AUTHENTICATE) {
+            if !challenges.contains(field) {
+                challenges.push(field.clone());
+            }
+        }
+        if challenges.is_empty() {
+            return self;
+        }
+        let detail = "This request needs a credential.";
+        Self { headers: challenges, ..Self::problem(StatusCode::UNAUTHORIZED, "credential_missing", detail) }
+    }
+
     /// The problem's code, if the body is one.
     pub fn code(&self) -> Option<&'static str> {
         match &self.content {
             Content::Problem(problem) => Some(problem.code),
             _ => None,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn two_ways_to_prove_oneself_are_one_answer() {
+        let with = |code, challenges: &[&'static str]| {
+            challenges.iter().fold(Reply::problem(StatusCode::UNAUTHORIZED, code, "."), |reply, text| {
+                reply.header(WWW_AUTHENTICATE, HeaderValue::from_static(text))
+            })
+        };
+        let values = |reply: &Reply| reply.headers.iter().map(|(_, v)| v.clone()).collect::<Vec<_>>();
+        let both = with("a", &["Key", "Basic"]).or(&with("b", &["Bearer", "Key"]));
+        assert_eq!((both.status, both.code()), (StatusCode::UNAUTHORIZED, Some("credential_missing")));
+        assert_eq!(values(&both), ["Key", "Basic", "Bearer"]);
+        let forbidden = Reply::problem(StatusCode::FORBIDDEN, "c", ".");
+        assert_eq!(values(&forbidden.clone().or(&with("b", &["Bearer"]))), ["Bearer"]);
+        assert_eq!(forbidden.or(&with("a", &[])).code(), Some("c"), "401 must have a challenge");
     }
 }

@@ -16,7 +16,7 @@ fn lacks(name: &str, rows: &str, tests: &str, broken: &[File]) -> Vec<String> {
     // A file that is refused for its settings, not one that happens to use the plugin.
     let prefix = format!("tests/conf/invalid/compile/{name}-");
     let mut settings = broken.iter().filter(|file| file.path.starts_with(&prefix) && is_a(&file.path, "yaml"));
-    if !settings.any(|file| file.text.contains(&format!("- {name}: "))) {
+    if !settings.any(|file| file.text.contains(&format!("- {name}:"))) {
         wrong.push(format!("{name}: no file {prefix}*.yaml that uses it"));
     }
     wrong
