@@ -8,6 +8,7 @@ use serde::Deserialize;
 
 pub mod api_key;
 pub mod body_limit;
+pub mod client_certificate;
 pub mod cors;
 pub mod headers;
 pub mod ip_allow;
@@ -15,6 +16,7 @@ pub mod request_id;
 pub mod respond;
 
 mod fields;
+mod hex;
 
 /// The registry: a variant for each plugin, with its name in the configuration and its folder.
 macro_rules! registry {
@@ -52,6 +54,8 @@ registry! {
     ApiKey = "api_key" in api_key,
     /// Bounds the size of request bodies, and can hold a body back until it is whole.
     BodyLimit = "body_limit" in body_limit,
+    /// Lets a request in by the certificate that its client has shown in the TLS handshake.
+    ClientCertificate = "client_certificate" in client_certificate,
     /// Lets pages of other origins read answers in a browser (Fetch standard, "CORS protocol").
     Cors = "cors" in cors,
     /// Sets, adds, removes and renames header fields of the request and the response.

@@ -21,6 +21,8 @@ pub struct Needs {
     pub done: bool,
     /// This plugin establishes who is calling: with one of these a route needs no `auth: none`.
     pub authenticates: bool,
+    /// This plugin looks at the client's certificate: where no listener asks for one, nobody can have one.
+    pub client_certificate: bool,
     /// This plugin answers every request it sees: a route with one of these needs no upstream.
     pub answers: bool,
 }
