@@ -7,6 +7,7 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 
 pub mod api_key;
+pub mod basic;
 pub mod body_limit;
 pub mod client_certificate;
 pub mod cors;
@@ -15,6 +16,7 @@ pub mod ip_allow;
 pub mod request_id;
 pub mod respond;
 
+mod credentials;
 mod fields;
 mod hex;
 
@@ -52,6 +54,8 @@ macro_rules! registry {
 registry! {
     /// Lets a request in by the API key it carries, and tells the upstream whose key it is.
     ApiKey = "api_key" in api_key,
+    /// Lets a request in by a user name and a password (RFC 7617).
+    Basic = "basic" in basic,
     /// Bounds the size of request bodies, and can hold a body back until it is whole.
     BodyLimit = "body_limit" in body_limit,
     /// Lets a request in by the certificate that its client has shown in the TLS handshake.
