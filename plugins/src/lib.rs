@@ -12,6 +12,7 @@ pub mod body_limit;
 pub mod client_certificate;
 pub mod cors;
 pub mod headers;
+pub mod hmac_signature;
 pub mod ip_allow;
 pub mod request_id;
 pub mod respond;
@@ -64,6 +65,8 @@ registry! {
     Cors = "cors" in cors,
     /// Sets, adds, removes and renames header fields of the request and the response.
     Headers = "headers" in headers,
+    /// Lets a request in by the signature that its sender has put on it with a shared secret: webhooks.
+    HmacSignature = "hmac_signature" in hmac_signature,
     /// Lets requests in or keeps them out by the client's address.
     IpAllow = "ip_allow" in ip_allow,
     /// Names each request, so that it can be found in the logs of every system it passes.

@@ -224,6 +224,11 @@ impl Compiler<'_> {
             ),
             _ => {}
         }
+        if chain.authenticates_by_body && (chain.answers || config.redirect.is_some()) {
+            let message =
+                format!("the route `{}` answers before a body is read, which a plugin authenticates by", config.name);
+            self.error_with_help(pointer, message, "give it an upstream, or another authentication plugin");
+        }
     }
 
     /// A plugin that looks at client certificates needs listeners that ask for them.
