@@ -8,7 +8,7 @@ use std::{
 };
 
 use crossway_plugin_api::{
-    ClientCertificate, Consumer, ConsumerDirectory, Credential, Ctx, Deps, Digest256, PluginConfig as _,
+    ClientCertificate, Consumer, ConsumerDirectory, Credential, Ctx, Decision, Deps, Digest256, PluginConfig as _,
     config::Sha256Hex,
 };
 use ring::digest::{SHA256, digest};
@@ -16,7 +16,7 @@ use serde_json::{Map, Value, json};
 
 use crate::{
     AnyPlugin,
-    testing::{ctx, request, run},
+    testing::{ctx, request},
 };
 
 fn read(path: &str) -> String {
@@ -228,7 +228,13 @@ fn documented() -> BTreeSet<(String, u16)> {
 async fn refusal(name: &str, settings: &Value, fields: &[(&'static str, &str)]) -> Option<(String, u16)> {
     let plugin = entry(name, settings).unwrap().build(&deps(name)).unwrap_or_else(|e| panic!("{name}: {e}"));
     let client_certificate = fields.is_empty().then(|| Arc::new(stranger()));
-    let reply = run(&plugin, &mut request("OPTIONS", fields), &mut Ctx { client_certificate, ..ctx() }).await?;
+    let mut ctx = Ctx { client_certificate, ..ctx() };
+    // Where a service would have to be asked, there is a fault in its place.
+    let (Decision::Respond(reply) | Decision::Absent(reply)) =
+        plugin.on_request(&mut request("OPTIONS", fields), &mut ctx).await.ok()?
+    else {
+        return None;
+    };
     reply.code().map(|code| (code.to_owned(), reply.status.as_u16()))
 }
 
@@ -245,7 +251,8 @@ fn stranger() -> ClientCertificate {
 }
 
 /// Codes that no single request brings up, with their statuses; the tests of their plugins do.
-const RARE: [(&str, u16); 2] = [("basic_busy", 503), ("signature_window_full", 503)];
+const RARE: [(&str, u16); 3] =
+    [("basic_busy", 503), ("forward_auth_consumer_unknown", 403), ("signature_window_full", 503)];
 
 /// Every code of the readme comes up with its status, and no other.
 #[tokio::test]

@@ -11,6 +11,7 @@ pub mod basic;
 pub mod body_limit;
 pub mod client_certificate;
 pub mod cors;
+pub mod forward_auth;
 pub mod headers;
 pub mod hmac_signature;
 pub mod ip_allow;
@@ -20,6 +21,7 @@ pub mod respond;
 mod credentials;
 mod fields;
 mod hex;
+mod service;
 
 /// The registry: a variant for each plugin, with its name in the configuration and its folder.
 macro_rules! registry {
@@ -63,6 +65,8 @@ registry! {
     ClientCertificate = "client_certificate" in client_certificate,
     /// Lets pages of other origins read answers in a browser (Fetch standard, "CORS protocol").
     Cors = "cors" in cors,
+    /// Asks another service whether a request may go on.
+    ForwardAuth = "forward_auth" in forward_auth,
     /// Sets, adds, removes and renames header fields of the request and the response.
     Headers = "headers" in headers,
     /// Lets a request in by the signature that its sender has put on it with a shared secret: webhooks.
