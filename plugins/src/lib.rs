@@ -15,9 +15,11 @@ pub mod forward_auth;
 pub mod headers;
 pub mod hmac_signature;
 pub mod ip_allow;
+pub mod oauth2_introspection;
 pub mod request_id;
 pub mod respond;
 
+mod bearer;
 mod credentials;
 mod fields;
 mod hex;
@@ -73,6 +75,8 @@ registry! {
     HmacSignature = "hmac_signature" in hmac_signature,
     /// Lets requests in or keeps them out by the client's address.
     IpAllow = "ip_allow" in ip_allow,
+    /// Lets a request in by a token that its issuer vouches for when asked (RFC 7662).
+    OAuth2Introspection = "oauth2_introspection" in oauth2_introspection,
     /// Names each request, so that it can be found in the logs of every system it passes.
     RequestId = "request_id" in request_id,
     /// Gives a fixed answer, always or in place of certain answers of the upstream.
