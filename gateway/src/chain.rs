@@ -40,6 +40,10 @@ pub struct Chain {
     done: u64,
     /// Whether some link establishes who is calling, without a condition.
     pub authenticates: bool,
+    /// Whether some link looks at the client's certificate.
+    pub client_certificate: bool,
+    /// Whether some link establishes who is calling by the request's body, and so only where the request goes upstream.
+    pub authenticates_by_body: bool,
     /// Whether some link answers every request that reaches it, without a condition.
     pub answers: bool,
     /// Largest request body some link wants whole; `None` if no link wants one.
@@ -74,6 +78,8 @@ impl Chain {
                 .iter()
                 .zip(&needs)
                 .any(|(l, n)| n.authenticates && l.required && l.when.is_none() && l.on_error == OnError::Reject),
+            authenticates_by_body: needs.iter().any(|n| n.authenticates && n.request_body.is_some()),
+            client_certificate: needs.iter().any(|n| n.client_certificate),
             answers: links.iter().zip(&needs).any(|(l, n)| n.answers && l.when.is_none()),
             request_body: largest(|n| n.request_body.as_ref()),
             response_body: largest(|n| n.response_body.as_ref()),

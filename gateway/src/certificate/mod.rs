@@ -26,7 +26,7 @@ use x509_parser::{
     prelude::FromDer,
 };
 
-pub use client::ClientCertificate;
+pub use client::client;
 
 /// The last second that can be shown with four digits for its year.
 const LAST_SECOND: i64 = 253_402_300_799;

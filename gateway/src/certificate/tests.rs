@@ -160,14 +160,14 @@ fn a_client_is_known_by_its_certificate() {
         params.not_after = date_time_ymd(2040, 1, 1);
     });
     let certificate = der(&made.cert);
-    let client = ClientCertificate::read(&certificate).unwrap();
+    let client = super::client(&certificate).unwrap();
     assert_eq!(client.subject, r"CN=device 7,1.2.3.4=#0c0178,serialNumber=0042,O=Acme\, Inc.,C=DE");
     assert_eq!(client.dns, ["device-7.example.com"]);
     assert_eq!(client.uris, ["spiffe://example.com/device/7"]);
     assert_eq!(client.emails, ["seven@example.com"]);
-    assert_eq!(humantime::format_rfc3339(client.not_after).to_string(), "2040-01-01T00:00:00Z");
     let digest = ring::digest::digest(&ring::digest::SHA256, &certificate);
-    assert_eq!((client.fingerprint.len(), client.fingerprint), (64, hex(digest.as_ref())));
+    assert_eq!(client.sha256.0, digest.as_ref());
+    assert!(!client.issuer.is_empty() && !client.serial.is_empty());
     assert_eq!(hex(&[0, 10, 255]), "000aff");
 }
 
@@ -177,11 +177,11 @@ fn names_that_could_be_read_in_two_ways_are_not_read() {
         let made = Authority::new("ca").sign_with(&[], |params| {
             params.subject_alt_names = vec![SanType::URI(name.try_into().unwrap())];
         });
-        assert!(ClientCertificate::read(&der(&made.cert)).is_err(), "{name:?}");
+        assert!(super::client(&der(&made.cert)).is_err(), "{name:?}");
     }
     let mut longer = der(&Authority::new("ca").sign(&["a.test"]).cert).to_vec();
     longer.push(0);
-    assert!(ClientCertificate::read(&longer.into()).is_err(), "bytes after its end");
+    assert!(super::client(&longer.into()).is_err(), "bytes after its end");
 }
 
 proptest! {
@@ -192,10 +192,10 @@ proptest! {
         let mut changed = MADE.to_vec();
         let at = at % changed.len();
         changed[at] = byte;
-        let _ = ClientCertificate::read(&changed.clone().into());
+        let _ = super::client(&changed.clone().into());
         changed.splice(at.., noise.iter().copied());
-        let _ = ClientCertificate::read(&changed.into());
-        let _ = ClientCertificate::read(&noise.clone().into());
+        let _ = super::client(&changed.into());
+        let _ = super::client(&noise.clone().into());
         let text = String::from_utf8_lossy(&noise).into_owned();
         let _ = KeyPair::read(&noise, &text);
         let _ = Authorities::read(&noise);

@@ -2,6 +2,7 @@
 
 mod check;
 mod demo;
+mod hash_password;
 mod reload;
 mod run;
 mod schema;
@@ -49,6 +50,8 @@ enum Command {
     Schema(schema::Arguments),
     /// Make a running gateway reload its configuration, and say how that ended.
     Reload(reload::Arguments),
+    /// Read a password from standard input and print the hash that `password_hash` of a consumer takes.
+    HashPassword(hash_password::Arguments),
     /// Serve sample backends behind the gateway, with requests to try.
     Demo(demo::Arguments),
 }
@@ -61,6 +64,7 @@ impl Arguments {
             Command::Check(arguments) => Ok(check::check(&arguments)),
             Command::Schema(arguments) => schema::schema(&arguments),
             Command::Reload(arguments) => reload::reload(&arguments),
+            Command::HashPassword(arguments) => hash_password::hash_password(&arguments),
             Command::Demo(arguments) => demo::demo(&arguments),
         };
         done.unwrap_or_else(|error| {

@@ -36,4 +36,9 @@ impl Listener {
     pub fn speaks_http2(&self) -> bool {
         self.http2.unwrap_or(self.tls.is_some())
     }
+    /// Whether some client is asked for a certificate.
+    pub fn asks_for_certificates(&self) -> bool {
+        let asks = |tls: &Tls| tls.client_auth.is_some() || tls.hosts.iter().any(|host| host.client_auth.is_some());
+        self.tls.as_ref().is_some_and(asks)
+    }
 }

@@ -42,6 +42,8 @@ pub(super) fn admit(gateway: &Gateway, session: &mut Session) -> Result<(Admitte
     let client = request::client_address(conn.link.peer_ip(), forwarded, &listener.trusted_proxies);
     let mut ctx = Ctx::new(client, view.host.clone(), Arc::clone(&view.path));
     ctx.request_id = request_id::fresh();
+    ctx.scheme = conn.link.scheme();
+    ctx.client_certificate = conn.link.secured.as_ref().and_then(|secured| secured.certificate.clone());
     ctx.max_request_body = listener.limits.request.body.0;
     let routed = route(gateway, &snapshot, listener.entry, &view, req);
     let admitted = Admitted {

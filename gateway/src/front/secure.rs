@@ -8,16 +8,17 @@ use std::{
 };
 
 use async_trait::async_trait;
+use crossway_plugin_api::ClientCertificate;
 use pingora_core::protocols::{GetProxyDigest, Shutdown, l4::stream::Stream as L4Stream, raw_connect::ProxyDigest};
-use rustls::{HandshakeKind, pki_types::CertificateDer};
+use rustls::HandshakeKind;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _, ReadBuf};
 use tokio_rustls::{LazyConfigAcceptor, server::TlsStream};
 
 use super::{
     passage::passes_on,
-    tls::{TlsTable, UNRECOGNIZED_NAME},
+    tls::{HostTls, TlsTable, UNRECOGNIZED_NAME},
 };
-use crate::telemetry::metrics::HandshakeMetrics;
+use crate::{certificate, telemetry::metrics::HandshakeMetrics};
 
 /// A connection on which the handshake is done.
 pub(super) struct Secure {
@@ -30,8 +31,8 @@ pub struct Secured {
     table: Arc<TlsTable>,
     /// The name that the client asked for.
     sni: Option<Box<str>>,
-    /// The client's certificate, which the handshake has verified, in DER.
-    pub certificate: Option<CertificateDer<'static>>,
+    /// What the client's certificate says, which the handshake has verified.
+    pub certificate: Option<Arc<ClientCertificate>>,
 }
 
 impl Secured {
@@ -71,9 +72,30 @@ async fn try_shake_hands(io: Box<L4Stream>, table: &Arc<TlsTable>) -> Option<(Se
         let _ = io.shutdown().await;
         return None;
     };
-    let stream = hello.into_stream(Arc::clone(&host.config)).await.ok()?;
-    let certificate = stream.get_ref().1.peer_certificates().and_then(|chain| chain.first()).cloned();
-    Some((Secure { stream }, Secured { table: Arc::clone(table), sni, certificate }))
+    let mut stream = hello.into_stream(Arc::clone(&host.config)).await.ok()?;
+    match client(&stream, host) {
+        Ok(certificate) => Some((Secure { stream }, Secured { table: Arc::clone(table), sni, certificate })),
+        Err(why) => {
+            tracing::debug!(%why, "a client's certificate is refused after the handshake");
+            let _ = stream.shutdown().await;
+            None
+        }
+    }
+}
+
+/// Who the client is by its certificate, read once for all requests of the connection. Errors: it is no longer valid, or
+/// says something that could be read in two ways; such a client is not served as somebody without a certificate.
+fn client(stream: &TlsStream<Box<L4Stream>>, host: &HostTls) -> Result<Option<Arc<ClientCertificate>>, String> {
+    let session = stream.get_ref().1;
+    let chain = session.peer_certificates();
+    // A full handshake has just verified it; a session that is resumed brings it as it was.
+    if session.handshake_kind() == Some(HandshakeKind::Resumed) && !host.still_admits(chain) {
+        return Err("is not valid any more".into());
+    }
+    match chain.and_then(|chain| chain.first()) {
+        Some(leaf) => certificate::client(leaf).map(|read| Some(Arc::new(read))),
+        None => Ok(None),
+    }
 }
 
 impl Secure {

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use crossway_plugin_api::{CertificateName, Consumer, ConsumerDirectory, Credential, DuplicateCredential};
+use crossway_plugins::basic::check_hash;
 
 use super::Compiler;
 use crate::config::consumer::{self, ClientCertificate};
@@ -41,6 +42,9 @@ impl Compiler<'_> {
         if kinds.iter().filter(|is_there| **is_there).count() != 1 {
             self.error(pointer, "needs exactly one of `api_key`, `basic`, `client_certificate` and `token`");
             return;
+        }
+        if let Some(Err(wrong)) = basic.as_ref().map(|basic| check_hash(basic.password_hash.expose())) {
+            self.error(&format!("{pointer}/basic/password_hash"), wrong);
         }
         let mut added = |place: &str, result: Result<(), DuplicateCredential>| {
             if let Err(duplicate) = result {

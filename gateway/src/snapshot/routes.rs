@@ -13,6 +13,7 @@ use crate::{
     chain::Chain,
     config::{
         error::Diagnostic,
+        listener::Listener,
         route::{Auth, Match, Redirect, Rewrite, Route as Config},
     },
     request,
@@ -160,6 +161,7 @@ impl Compiler<'_> {
         let (chain, is_whole) = self.route_chain(pointer, config, &params);
         if is_whole {
             self.check_auth(pointer, config, &chain);
+            self.check_certificates(pointer, config, &chain);
         }
         if config.timeout.is_some_and(|t| t.0.is_zero()) {
             self.error(&format!("{pointer}/timeout"), "must be more than zero");
@@ -221,6 +223,34 @@ impl Compiler<'_> {
                 "`none` contradicts the route's authentication plugin: remove one of the two",
             ),
             _ => {}
+        }
+        if chain.authenticates_by_body && (chain.answers || config.redirect.is_some()) {
+            let message =
+                format!("the route `{}` answers before a body is read, which a plugin authenticates by", config.name);
+            self.error_with_help(pointer, message, "give it an upstream, or another authentication plugin");
+        }
+    }
+
+    /// A plugin that looks at client certificates needs listeners that ask for them.
+    fn check_certificates(&mut self, pointer: &str, config: &Config, chain: &Chain) {
+        if !chain.client_certificate {
+            return;
+        }
+        let loaded = self.loaded;
+        let serves = |listener: &&Listener| {
+            config.r#match.listeners.is_empty() || config.r#match.listeners.contains(&listener.name)
+        };
+        let (asking, others): (Vec<_>, Vec<_>) =
+            loaded.config.listeners.iter().filter(serves).partition(|listener| listener.asks_for_certificates());
+        let help = "set `tls.client_auth` on the listener or on one of its `tls.hosts`, or list the right ones in `match.listeners`";
+        if asking.is_empty() {
+            let message = format!("no listener of the route `{}` asks clients for certificates", config.name);
+            self.error_with_help(pointer, message, help);
+        } else if let [first, ..] = others[..] {
+            let message =
+                format!("the listener `{}` asks no client for a certificate, which this route looks at", first.name);
+            let diagnostic = self.loaded.sources.warning(pointer, message).help(help);
+            self.add(pointer, diagnostic);
         }
     }
 

@@ -175,6 +175,11 @@ impl ConsumerDirectory {
         Some((consumer, self.passwords.get(username)?))
     }
 
+    /// The hashes of all passwords, in no order.
+    pub fn password_hashes(&self) -> impl Iterator<Item = &Arc<str>> {
+        self.passwords.values()
+    }
+
     /// All consumers, in no order.
     pub fn consumers(&self) -> impl Iterator<Item = &Arc<Consumer>> {
         self.by_name.values()

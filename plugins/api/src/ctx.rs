@@ -14,6 +14,8 @@ pub struct Ctx {
     pub request_id: RequestId,
     /// The client's address: the peer's, or what a trusted proxy said; never an IPv4-mapped IPv6 address.
     pub client: IpAddr,
+    /// `http` or `https`: how the request came to the gateway.
+    pub scheme: &'static str,
     /// Host the request is for, lower case, without port; empty if the client named none.
     pub host: String,
     /// The one path that was matched, is logged, and goes upstream unless rewritten; always in canonical form.
@@ -47,6 +49,7 @@ impl Ctx {
         Self {
             request_id: RequestId::default(),
             client: client.to_canonical(),
+            scheme: "http",
             host,
             path,
             route: None,

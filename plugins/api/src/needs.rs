@@ -25,6 +25,8 @@ pub struct Needs {
     pub caller: bool,
     /// Path parameters it reads: every route it stands on must have them.
     pub params: Vec<NeededParam>,
+    /// This plugin looks at the client's certificate: where no listener asks for one, nobody can have one.
+    pub client_certificate: bool,
     /// This plugin answers every request it sees: a route with one of these needs no upstream.
     pub answers: bool,
 }
