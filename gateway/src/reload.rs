@@ -192,6 +192,8 @@ fn refuse_fixed(current: &Snapshot, next: &Snapshot) -> Result<(), ConfigError> 
     let changed = [
         ("/runtime/threads", old.runtime.threads == new.runtime.threads),
         ("/runtime/upgrade", old.runtime.upgrade == new.runtime.upgrade),
+        ("/stores", old.stores == new.stores),
+        ("/keys", old.keys == new.keys),
         ("/telemetry/log", old.telemetry.log == new.telemetry.log),
         ("/admin", same_admin),
     ];
