@@ -119,6 +119,11 @@ impl Readiness {
         self.draining.store(true, Ordering::Release);
     }
 
+    /// Listeners are not open yet.
+    pub fn is_starting(&self) -> bool {
+        !self.ready.load(Ordering::Acquire)
+    }
+
     /// Why not, if not.
     pub fn refusal(&self) -> Option<&'static str> {
         if self.draining.load(Ordering::Acquire) {

@@ -209,7 +209,8 @@ impl Server {
     }
 
     fn stores(&self, snapshot: &Snapshot) -> Result<Stores, Ended> {
-        let stores = Stores::new(&snapshot.stores).map_err(|error| refused(snapshot, "/stores/shared", error))?;
+        let stores = Stores::new(&snapshot.stores, &self.gateway.metrics.store_errors)
+            .map_err(|error| refused(snapshot, "/stores/shared", error))?;
         Ok(self.gateway.stores.get_or_init(|| stores).clone())
     }
 
@@ -242,7 +243,7 @@ impl Server {
         let snapshot = self.gateway.snapshot.load_full();
         let (sources, config) = (&snapshot.loaded.sources, &snapshot.loaded.config);
         let refuse = |pointer: &str, message: String| refused(&snapshot, pointer, message);
-        let log = self.gateway.access_log.prepare(config.telemetry.access_log.as_ref(), sources);
+        let log = self.gateway.access_log.prepare(config.telemetry.access_log.as_ref(), sources, &snapshot.secrets());
         let log = log.map_err(|wrong| refuse("/telemetry/access_log/to", wrong))?;
         let bound = self.listeners.bind(config.listeners.iter().map(|l| l.address.as_str()));
         let bound = bound

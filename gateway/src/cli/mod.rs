@@ -1,7 +1,9 @@
 //! The command line: one file a command.
 
+mod ask;
 mod check;
 mod demo;
+mod keys;
 mod reload;
 mod run;
 mod schema;
@@ -49,6 +51,8 @@ enum Command {
     Schema(schema::Arguments),
     /// Make a running gateway reload its configuration, and say how that ended.
     Reload(reload::Arguments),
+    /// Issue, list, rotate and revoke API keys of a running gateway.
+    Keys(keys::Arguments),
     /// Serve sample backends behind the gateway, with requests to try.
     Demo(demo::Arguments),
 }
@@ -61,6 +65,7 @@ impl Arguments {
             Command::Check(arguments) => Ok(check::check(&arguments)),
             Command::Schema(arguments) => schema::schema(&arguments),
             Command::Reload(arguments) => reload::reload(&arguments),
+            Command::Keys(arguments) => keys::keys(&arguments),
             Command::Demo(arguments) => demo::demo(&arguments),
         };
         done.unwrap_or_else(|error| {

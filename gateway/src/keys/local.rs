@@ -18,7 +18,7 @@ use super::{
 use crate::store::{Local, StoreError};
 
 /// Records by id, as JSON.
-const KEYS: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("api_keys");
+pub(super) const KEYS: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("api_keys");
 /// Last uses by id, in seconds since 1970-01-01T00:00:00Z. A table of its own: it changes far more often.
 const USES: TableDefinition<'_, &str, u64> = TableDefinition::new("api_keys_used");
 

@@ -141,6 +141,7 @@ mod tests {
         let found = table.find(&digest).unwrap();
         assert_eq!((found.record.revoked, found.version, found.last_used()), (Some(5), 3, Some(70)));
         assert!(Arc::ptr_eq(&found, &table.named("a").unwrap()));
+        drop(found);
         table.retain(|record| &*record.id != "a");
         assert!(table.find(&digest).is_none() && table.named("a").is_none());
         assert_eq!(table.names.read().consumers.len(), 1);

@@ -35,6 +35,7 @@ use crate::{
     request::HeaderLimits,
     router::{Router, Template},
     store,
+    telemetry::line::Secrets,
     telemetry::metrics::{Expiry, ListenerMetrics, Metrics, NO_ROUTE, Names, RouteMetrics},
     upstream::{Registry, Upstream},
 };
@@ -274,6 +275,17 @@ impl Snapshot {
                 table.certificates().map(expiry)
             })
             .collect()
+    }
+
+    /// What carries secrets by the settings of plugins, and is never logged.
+    pub fn secrets(&self) -> Secrets {
+        let mut secrets = Secrets::default();
+        let chains = self.router.values().map(|route| &route.chain).chain([&self.global]);
+        for need in chains.flat_map(|chain| chain.needs()) {
+            secrets.query.extend(need.secret_query.iter().cloned());
+            secrets.headers.extend(need.secret_headers.iter().cloned());
+        }
+        secrets
     }
 
     /// The names that labels of metrics may have.

@@ -13,6 +13,7 @@ use std::{
 };
 
 use parking_lot::{RwLock, RwLockReadGuard, RwLockWriteGuard};
+use prometheus::IntCounter;
 use redb::{Database, DatabaseError, ReadTransaction, ReadableDatabase as _, WriteTransaction};
 use tokio::sync::Semaphore;
 
@@ -39,12 +40,13 @@ pub struct Place {
 #[derive(Debug)]
 pub struct Local {
     place: Place,
+    errors: IntCounter,
     state: RwLock<State>,
     /// How often another process may have had the file, plus one.
     epoch: AtomicU64,
     /// Writers wait here rather than on a thread each.
-    write_turn: Semaphore,
-    read_turns: Semaphore,
+    write_turn: Arc<Semaphore>,
+    read_turns: Arc<Semaphore>,
 }
 
 #[derive(Debug)]
@@ -56,9 +58,9 @@ enum State {
 
 impl Local {
     /// Opens nothing yet.
-    pub fn new(place: Place) -> Self {
-        let (write_turn, read_turns) = (Semaphore::new(1), Semaphore::new(READERS));
-        Self { place, state: RwLock::new(State::Closed), epoch: AtomicU64::new(1), write_turn, read_turns }
+    pub fn new(place: Place, errors: IntCounter) -> Self {
+        let [write_turn, read_turns] = [1, READERS].map(|most| Arc::new(Semaphore::new(most)));
+        Self { place, errors, state: RwLock::new(State::Closed), epoch: AtomicU64::new(1), write_turn, read_turns }
     }
 
     /// Does `work` in one transaction, which is on disk when this returns, or has never been. Runs off the workers.
@@ -66,8 +68,7 @@ impl Local {
         self: &Arc<Self>,
         work: impl FnOnce(&WriteTransaction) -> Result<T, redb::Error> + Send + 'static,
     ) -> Result<T, StoreError> {
-        let _turn = self.write_turn.acquire().await.map_err(|_| StoreError::Released)?;
-        self.off_the_workers(|database| {
+        self.off_the_workers(&self.write_turn, |database| {
             let mut transaction = database.begin_write()?;
             // A store that was cut off is ready again at once, however large it is.
             transaction.set_quick_repair(true);
@@ -83,8 +84,7 @@ impl Local {
         self: &Arc<Self>,
         work: impl FnOnce(&ReadTransaction) -> Result<T, redb::Error> + Send + 'static,
     ) -> Result<T, StoreError> {
-        let _turn = self.read_turns.acquire().await.map_err(|_| StoreError::Released)?;
-        self.off_the_workers(|database| work(&database.begin_read()?)).await
+        self.off_the_workers(&self.read_turns, |database| work(&database.begin_read()?)).await
     }
 
     /// Closes the file for another process, once what is under way has ended; from now on everything is refused. Blocks.
@@ -108,10 +108,18 @@ impl Local {
 
     async fn off_the_workers<T: Send + 'static>(
         self: &Arc<Self>,
+        turns: &Arc<Semaphore>,
         work: impl FnOnce(&Database) -> Result<T, redb::Error> + Send + 'static,
     ) -> Result<T, StoreError> {
+        // The turn ends with the work, whether or not somebody still waits for it.
+        let turn = Arc::clone(turns).acquire_owned().await.map_err(|_| StoreError::Released)?;
         let store = Arc::clone(self);
-        let done = tokio::task::spawn_blocking(move || store.with(work)).await;
+        let done = tokio::task::spawn_blocking(move || {
+            let done = store.with(work);
+            drop(turn);
+            done
+        })
+        .await;
         done.unwrap_or_else(|panic| Err(StoreError::Failed(format!("the work on the store panicked: {panic}"))))
     }
 
@@ -162,6 +170,7 @@ impl Local {
     }
 
     fn explain(&self, error: &redb::Error) -> StoreError {
+        self.errors.inc();
         match error {
             redb::Error::Io(error)
                 if matches!(
@@ -186,7 +195,10 @@ mod tests {
     const TABLE: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("test");
 
     fn store(folder: &tempfile::TempDir, max_size: u64) -> Arc<Local> {
-        Arc::new(Local::new(Place { path: folder.path().join("store"), max_size }))
+        Arc::new(Local::new(
+            Place { path: folder.path().join("store"), max_size },
+            IntCounter::new("errors", "errors").unwrap(),
+        ))
     }
 
     async fn put(store: &Arc<Local>, at: u64, bytes: usize) -> Result<(), StoreError> {

@@ -9,6 +9,8 @@ pub mod shared;
 
 use std::sync::Arc;
 
+use prometheus::IntCounterVec;
+
 pub use local::Local;
 pub use shared::Shared;
 
@@ -31,10 +33,12 @@ pub struct Stores {
 }
 
 impl Stores {
-    /// The stores that are planned. Needs a runtime; waits for nothing.
-    pub fn new(plan: &Plan) -> Result<Self, String> {
-        let local = plan.local.clone().map(|place| Arc::new(Local::new(place)));
-        let shared = plan.shared.as_ref().map(Shared::new).transpose()?.map(Arc::new);
+    /// The stores that are planned, with a counter of failures by store. Needs a runtime; waits for nothing.
+    pub fn new(plan: &Plan, errors: &IntCounterVec) -> Result<Self, String> {
+        let failed = |store: &str| errors.with_label_values(&[store]);
+        let local = plan.local.clone().map(|place| Arc::new(Local::new(place, failed("local"))));
+        let shared =
+            plan.shared.as_ref().map(|server| Shared::new(server, failed("shared")).map(Arc::new)).transpose()?;
         Ok(Self { local, shared })
     }
 }

@@ -6,6 +6,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use prometheus::IntCounter;
 use redis::{
     Client, Cmd, ConnectionAddr, ConnectionInfo, IntoConnectionInfo as _, Pipeline, RedisError, RedisFuture,
     RedisResult, TlsCertificates, Value,
@@ -70,6 +71,7 @@ impl fmt::Debug for Server {
 /// connection carries many exchanges at a time.
 pub struct Shared {
     connection: Connection,
+    errors: IntCounter,
     timeout: Duration,
     /// When the last failure was logged, in milliseconds after `began`, plus one.
     complained: AtomicU64,
@@ -88,10 +90,10 @@ pub enum Connection {
 
 impl Shared {
     /// Connects to nothing yet. Needs a runtime.
-    pub fn new(server: &Server) -> Result<Self, String> {
+    pub fn new(server: &Server, errors: IntCounter) -> Result<Self, String> {
         let connection = connection(server).map_err(|error| error.to_string())?;
         let (complained, down) = (AtomicU64::new(0), AtomicBool::new(false));
-        Ok(Self { connection, timeout: server.timeout, complained, down, began: Instant::now() })
+        Ok(Self { connection, errors, timeout: server.timeout, complained, down, began: Instant::now() })
     }
 
     /// A handle for commands, pipelines and scripts. What they give goes to [`Self::within`].
@@ -121,6 +123,7 @@ impl Shared {
     }
 
     fn complain(&self, error: &str) {
+        self.errors.inc();
         self.down.store(true, Ordering::Relaxed);
         let now = u64::try_from(self.began.elapsed().as_millis()).unwrap_or(u64::MAX).saturating_add(1);
         let last = self.complained.load(Ordering::Relaxed);
