@@ -1,7 +1,7 @@
 //! Replacing the running program.
 
 use std::{
-    io::Write as _,
+    io::{BufRead as _, BufReader, Write as _},
     os::unix::net::UnixStream,
     path::{Path, PathBuf},
     sync::{
@@ -11,7 +11,7 @@ use std::{
     },
 };
 
-use crate::harness::{Answer, Connection, Gateway, Upstream, eventually};
+use crate::harness::{Answer, Connection, Gateway, Upstream, eventually, exchange};
 
 /// Upgrades in a row; more of them by hand.
 const TIMES: usize = 10;
@@ -220,4 +220,117 @@ fn the_socket_is_looked_at_before_it_is_used() {
     std::fs::write(&path, format!("listeners: [{{ name: public, address: \"127.0.0.1:0\" }}]\n{text}")).unwrap();
     assert_eq!(run(&path).unwrap().status.code(), Some(1));
     assert_eq!(std::fs::read_to_string(&file).unwrap(), "mine");
+}
+
+#[test]
+fn keys_are_good_throughout_and_can_be_changed_after() {
+    let upstream = Upstream::echo();
+    let place = Place::new();
+    let store = place.0.path().join("store.redb");
+    let keyed = |who: usize| {
+        let more = format!(
+            "  - {{ name: keyed, match: {{ path: /keyed }}, upstream: back, plugins: [{{ api_key: {{}} }}] }}
+stores: {{ local: {{ path: \"{}\" }} }}
+consumers: [{{ name: acme }}]
+upstreams: {{ back: {{ endpoints: [{{ address: \"{}\" }}] }} }}\n",
+            store.display(),
+            upstream.address()
+        );
+        config(&place.socket(), who, &more)
+    };
+    let create = |gateway: &Gateway| {
+        let made = gateway.admin_send("POST /api/keys", r#"{"consumer": "acme"}"#);
+        assert_eq!(made.status, 201, "{}", made.text());
+        let made = made.json();
+        (made["id"].as_str().unwrap().to_owned(), made["key"].as_str().unwrap().to_owned())
+    };
+    let mut running = Gateway::start(&keyed(0));
+    let address = running.address();
+    let (_, key) = create(&running);
+    let (done, refused) = (AtomicBool::new(false), Mutex::new(Vec::<String>::new()));
+    let mut old = Vec::new();
+    let asked: usize = std::thread::scope(|scope| {
+        let client = scope.spawn(|| {
+            let mut asked = 0;
+            while !done.load(Ordering::SeqCst) {
+                let answer = exchange(&address, "GET /keyed", &[("X-API-Key", &key)], b"");
+                if answer.status != 200 {
+                    refused.lock().unwrap().push(answer.text());
+                }
+                asked += 1;
+            }
+            asked
+        });
+        let mut earlier: Option<(String, String)> = None;
+        for who in 1..=3 {
+            let mut next = running.successor(&keyed(who));
+            next.wait_in_charge();
+            // The new process has the file: what was made is there, and what is changed stays.
+            let made = create(&next);
+            assert_eq!(exchange(&address, "GET /keyed", &[("X-API-Key", &made.1)], b"").status, 200);
+            if let Some((id, text)) = earlier.replace(made) {
+                assert_eq!(next.admin(&format!("DELETE /api/keys/{id}")).status, 200);
+                exchange(&address, "GET /keyed", &[("X-API-Key", &text)], b"").assert_problem(401, "api_key_invalid");
+            }
+            old.push(std::mem::replace(&mut running, next));
+        }
+        done.store(true, Ordering::SeqCst);
+        client.join().unwrap()
+    });
+    assert_eq!(*refused.lock().unwrap(), Vec::<String>::new(), "of {asked}");
+    for mut process in old {
+        assert!(process.wait().success());
+    }
+    // A new process that fails gives everything back.
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let mut broken = running.successor(&format!(
+        "{}listeners: [{{ name: public, address: \"127.0.0.1:0\" }}, {{ name: other, address: \"{}\" }}]\n",
+        keyed(9),
+        taken.local_addr().unwrap()
+    ));
+    assert_eq!(broken.wait().code(), Some(2), "{}", broken.stderr());
+    eventually("the upgrade is over", || (running.status()["handing_over"] == false).then_some(()));
+    let (_, last) = create(&running);
+    assert_eq!(exchange(&address, "GET /keyed", &[("X-API-Key", &last)], b"").status, 200);
+}
+
+#[test]
+fn between_two_processes_keys_are_good_and_cannot_be_changed() {
+    let upstream = Upstream::echo();
+    let place = Place::new();
+    let store = place.0.path().join("store.redb");
+    let more = format!(
+        "  - {{ name: keyed, match: {{ path: /keyed }}, upstream: back, plugins: [{{ api_key: {{}} }}] }}
+stores: {{ local: {{ path: \"{}\" }} }}
+consumers: [{{ name: acme }}]
+upstreams: {{ back: {{ endpoints: [{{ address: \"{}\" }}] }} }}\n",
+        store.display(),
+        upstream.address()
+    );
+    let gateway = Gateway::start(&config(&place.socket(), 0, &more));
+    let make = || gateway.admin_send("POST /api/keys", r#"{"consumer": "acme"}"#);
+    let key = make().json()["key"].as_str().unwrap().to_owned();
+    // Somebody who takes everything and then says nothing.
+    let stream = UnixStream::connect(place.socket()).unwrap();
+    let mut lines = BufReader::new(stream.try_clone().unwrap());
+    let mut say = |line: &str| (&stream).write_all(format!("{line}\n").as_bytes()).unwrap();
+    let mut hear = || {
+        let mut line = String::new();
+        lines.read_line(&mut line).unwrap();
+        line.trim_end().to_owned()
+    };
+    say("crossway-upgrade 1");
+    while hear() != "end" {
+        say("next");
+    }
+    say("release");
+    assert_eq!(hear(), "released");
+    let refused = make();
+    refused.assert_problem(503, "store_unavailable");
+    assert_eq!(refused.header("retry-after"), Some("1"));
+    assert_eq!(exchange(&gateway.address(), "GET /keyed", &[("X-API-Key", &key)], b"").status, 200);
+    assert_eq!(gateway.admin("GET /api/keys").json()["keys"].as_array().unwrap().len(), 1);
+    drop((stream, lines));
+    eventually("the store is back", || (make().status == 201).then_some(()));
+    assert_eq!(exchange(&gateway.address(), "GET /keyed", &[("X-API-Key", &key)], b"").status, 200);
 }

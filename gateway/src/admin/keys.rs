@@ -123,7 +123,14 @@ fn may_change(state: &State) -> Result<(), Response> {
 }
 
 fn read<T: DeserializeOwned>(body: &[u8]) -> Result<T, Response> {
-    serde_json::from_slice(body).map_err(|wrong| bad(&format!("The body is not what this page takes: {wrong}.")))
+    let mut json = serde_json::Deserializer::from_slice(body);
+    let read = serde_path_to_error::deserialize(&mut json).map_err(|wrong| {
+        let place = wrong.path().to_string();
+        let place = if place == "." { String::new() } else { format!("`{place}` ") };
+        format!("{place}{}", wrong.into_inner())
+    });
+    let read = read.and_then(|value| json.end().map(|()| value).map_err(|wrong| wrong.to_string()));
+    read.map_err(|wrong| bad(&format!("The body is not what this page takes: {wrong}.")))
 }
 
 fn checked_label(label: String) -> Result<String, Response> {

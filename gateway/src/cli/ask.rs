@@ -22,13 +22,13 @@ const MAX_ANSWER: usize = 4 << 20;
 #[derive(Debug, Args)]
 pub(super) struct Gateway {
     /// The configuration of the running gateway: says where its admin listener is and which token it wants.
-    #[arg(short, long, value_name = "PATH", env = "CROSSWAY_CONFIG", required_unless_present = "admin", global = true)]
+    #[arg(short, long, value_name = "PATH", env = "CROSSWAY_CONFIG", required_unless_present = "admin")]
     config: Option<PathBuf>,
     /// Address of the admin listener, in place of the configuration's: `127.0.0.1:9900` or `unix:/path`.
-    #[arg(long, value_name = "ADDRESS", requires = "token", global = true)]
+    #[arg(long, value_name = "ADDRESS", requires = "token")]
     admin: Option<String>,
     /// The admin token, in place of the configuration's.
-    #[arg(long, value_name = "TOKEN", env = "CROSSWAY_ADMIN_TOKEN", hide_env_values = true, global = true)]
+    #[arg(long, value_name = "TOKEN", env = "CROSSWAY_ADMIN_TOKEN", hide_env_values = true)]
     token: Option<String>,
 }
 

@@ -20,8 +20,6 @@ const COLUMNS: [(&str, usize); 7] =
 pub(super) struct Arguments {
     #[command(subcommand)]
     command: Command,
-    #[command(flatten)]
-    gateway: Gateway,
 }
 
 #[derive(Debug, Subcommand)]
@@ -36,6 +34,8 @@ enum Command {
         /// How long it shall be good, such as `90d`; for ever without.
         #[arg(long, value_name = "DURATION")]
         expires_in: Option<String>,
+        #[command(flatten)]
+        gateway: Gateway,
     },
     /// List keys, without their texts, which nobody has.
     List {
@@ -45,6 +45,8 @@ enum Command {
         /// One JSON object a line.
         #[arg(long)]
         json: bool,
+        #[command(flatten)]
+        gateway: Gateway,
     },
     /// Make a key in the place of another one, and print it; the other one is good a while longer.
     Rotate {
@@ -56,28 +58,31 @@ enum Command {
         /// How long the new one shall be good; as long as the old one was meant to be without.
         #[arg(long, value_name = "DURATION")]
         expires_in: Option<String>,
+        #[command(flatten)]
+        gateway: Gateway,
     },
     /// Take a key back, at once and for ever.
     Revoke {
         /// The id of the key.
         id: String,
+        #[command(flatten)]
+        gateway: Gateway,
     },
 }
 
 /// Asks the gateway: 0 when it is done, 1 when not.
 pub(super) fn keys(arguments: &Arguments) -> anyhow::Result<ExitCode> {
-    let gateway = &arguments.gateway;
     match &arguments.command {
-        Command::Create { consumer, label, expires_in } => {
+        Command::Create { consumer, label, expires_in, gateway } => {
             let body =
                 given([("consumer", Some(consumer)), ("label", label.as_ref()), ("expires_in", expires_in.as_ref())]);
             made(&gateway.ask(Method::POST, "/api/keys", Some(&body))?)
         }
-        Command::Rotate { id, overlap, expires_in } => {
+        Command::Rotate { id, overlap, expires_in, gateway } => {
             let body = given([("overlap", Some(overlap)), ("expires_in", expires_in.as_ref())]);
             made(&gateway.ask(Method::POST, &format!("/api/keys/{}/rotate", escaped(id)), Some(&body))?)
         }
-        Command::Revoke { id } => {
+        Command::Revoke { id, gateway } => {
             let answer = gateway.ask(Method::DELETE, &format!("/api/keys/{}", escaped(id)), None)?;
             if answer.status != StatusCode::OK {
                 return Err(answer.unexpected());
@@ -85,7 +90,7 @@ pub(super) fn keys(arguments: &Arguments) -> anyhow::Result<ExitCode> {
             super::say(&format!("key {} of {} is revoked\n", answer.text("id"), answer.text("consumer")));
             Ok(ExitCode::SUCCESS)
         }
-        Command::List { consumer, json } => list(gateway, consumer.as_deref(), *json),
+        Command::List { consumer, json, gateway } => list(gateway, consumer.as_deref(), *json),
     }
 }
 

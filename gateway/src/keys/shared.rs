@@ -161,8 +161,10 @@ impl OnServer {
 /// Takes a piece in; whether it was the last one.
 fn apply(table: &Table, seen: &mut Seen, piece: Piece) -> bool {
     let last = piece.keys.len() < PIECE;
-    if piece.anew {
-        if !seen.epoch.is_empty() {
+    // A store without a life may have lost one that was never seen, only written to.
+    let lost = piece.epoch.is_empty() && table.len() > 0;
+    if piece.anew || lost {
+        if lost || !seen.epoch.is_empty() {
             tracing::warn!("the shared store has begun anew: keys that are not in it are refused");
         }
         seen.fresh = Some(piece.keys.iter().map(|(id, ..)| id.as_str().into()).collect());
