@@ -46,7 +46,22 @@ pub(super) fn pages() -> Router<State> {
 }
 
 /// An answer, or a refusal.
-type Answer = Result<Response, Response>;
+type Answer = Result<Response, Refusal>;
+
+/// What a request is refused with.
+struct Refusal(Box<Response>);
+
+impl std::convert::From<Response> for Refusal {
+    fn from(response: Response) -> Self {
+        Self(Box::new(response))
+    }
+}
+
+impl IntoResponse for Refusal {
+    fn into_response(self) -> Response {
+        *self.0
+    }
+}
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -85,12 +100,12 @@ async fn list(From(state): From<State>, query: Result<Query<List>, QueryRejectio
 }
 
 async fn create(From(state): From<State>, body: Result<Bytes, BytesRejection>) -> Answer {
-    let Create { consumer, label, expires_in } = read(&body.map_err(too_large)?)?;
+    let Create { consumer, label, expires_in } = read(&body.map_err(|rejection| too_large(&rejection))?)?;
     let label = label.map(checked_label).transpose()?;
     let lifetime = expires_in.map(checked_lifetime).transpose()?;
     if state.gateway.snapshot.load().consumers.named(&consumer).is_none() {
         let detail = "The configuration has no consumer of this name.";
-        return Err(problem(StatusCode::UNPROCESSABLE_ENTITY, "consumer_unknown", detail));
+        return Err(problem(StatusCode::UNPROCESSABLE_ENTITY, "consumer_unknown", detail).into());
     }
     may_change(&state)?;
     let (made, text) = keys(&state).create(Wanted { consumer, label, lifetime }).await.map_err(refused)?;
@@ -98,7 +113,7 @@ async fn create(From(state): From<State>, body: Result<Bytes, BytesRejection>) -
 }
 
 async fn rotate(From(state): From<State>, Path(id): Path<String>, body: Result<Bytes, BytesRejection>) -> Answer {
-    let body = body.map_err(too_large)?;
+    let body = body.map_err(|rejection| too_large(&rejection))?;
     let Rotate { overlap, expires_in } = if body.is_empty() { Rotate::default() } else { read(&body)? };
     let overlap = overlap.map_or(OVERLAP, |overlap| overlap.0);
     let lifetime = expires_in.map(checked_lifetime).transpose()?;
@@ -118,11 +133,11 @@ fn keys(state: &State) -> &Keys {
 }
 
 /// A process that does not serve yet may still give way to the one before it, which would not hear of the change.
-fn may_change(state: &State) -> Result<(), Response> {
+fn may_change(state: &State) -> Result<(), Refusal> {
     if state.gateway.readiness.is_starting() { Err(refused(KeyError::Store(StoreError::Released))) } else { Ok(()) }
 }
 
-fn read<T: DeserializeOwned>(body: &[u8]) -> Result<T, Response> {
+fn read<T: DeserializeOwned>(body: &[u8]) -> Result<T, Refusal> {
     let mut json = serde_json::Deserializer::from_slice(body);
     let read = serde_path_to_error::deserialize(&mut json).map_err(|wrong| {
         let place = wrong.path().to_string();
@@ -133,12 +148,12 @@ fn read<T: DeserializeOwned>(body: &[u8]) -> Result<T, Response> {
     read.map_err(|wrong| bad(&format!("The body is not what this page takes: {wrong}.")))
 }
 
-fn checked_label(label: String) -> Result<String, Response> {
+fn checked_label(label: String) -> Result<String, Refusal> {
     let good = (1..=MAX_LABEL).contains(&label.chars().count()) && !label.chars().any(char::is_control);
     if good { Ok(label) } else { Err(bad(&format!("`label` is not a text of 1 to {MAX_LABEL} visible characters."))) }
 }
 
-fn checked_lifetime(lifetime: HumanDuration) -> Result<Duration, Response> {
+fn checked_lifetime(lifetime: HumanDuration) -> Result<Duration, Refusal> {
     if lifetime.0.as_secs() > 0 { Ok(lifetime.0) } else { Err(bad("`expires_in` is shorter than a second.")) }
 }
 
@@ -170,21 +185,21 @@ fn with_text(made: &Shown, text: &str) -> Response {
     (StatusCode::CREATED, no_store, Json(body)).into_response()
 }
 
-fn bad(detail: &str) -> Response {
-    problem(StatusCode::BAD_REQUEST, "bad_request", detail)
+fn bad(detail: &str) -> Refusal {
+    problem(StatusCode::BAD_REQUEST, "bad_request", detail).into()
 }
 
-fn too_large(rejection: BytesRejection) -> Response {
+fn too_large(rejection: &BytesRejection) -> Refusal {
     match rejection.status() {
         StatusCode::PAYLOAD_TOO_LARGE => {
-            problem(StatusCode::PAYLOAD_TOO_LARGE, "body_too_large", "The body is larger than 16 KiB.")
+            problem(StatusCode::PAYLOAD_TOO_LARGE, "body_too_large", "The body is larger than 16 KiB.").into()
         }
         _ => bad("The body cannot be read."),
     }
 }
 
-fn refused(error: KeyError) -> Response {
-    match error {
+fn refused(error: KeyError) -> Refusal {
+    let response = match error {
         KeyError::Off => {
             problem(StatusCode::NOT_FOUND, "keys_off", "The configuration has no store for keys: see `stores`.")
         }
@@ -218,5 +233,6 @@ fn refused(error: KeyError) -> Response {
             response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
             response
         }
-    }
+    };
+    response.into()
 }

@@ -24,12 +24,12 @@ const USES: TableDefinition<'_, &str, u64> = TableDefinition::new("api_keys_used
 
 /// Keys in the file. Versions are counted by this process, which is the only one that writes.
 #[derive(Debug)]
-pub(super) struct InFile {
+pub(super) struct Filed {
     store: Arc<Local>,
     version: AtomicU64,
 }
 
-impl InFile {
+impl Filed {
     pub(super) fn new(store: Arc<Local>) -> Self {
         Self { store, version: AtomicU64::new(0) }
     }
@@ -63,7 +63,7 @@ fn read_all(transaction: &redb::ReadTransaction, table: &Table, version: u64) ->
 }
 
 #[async_trait]
-impl KeyStore for InFile {
+impl KeyStore for Filed {
     async fn read(&self, table: &Arc<Table>, seen: &mut Seen) -> Result<(), StoreError> {
         let epoch = format!("{}", self.store.epoch());
         if seen.epoch == epoch {

@@ -91,7 +91,7 @@ impl Keys {
     ) -> Result<(), StoreError> {
         let missing = || StoreError::Failed("there is no such store".into());
         let store: Box<dyn KeyStore> = match plan.store {
-            StoreKind::Local => Box::new(local::InFile::new(stores.local.clone().ok_or_else(missing)?)),
+            StoreKind::Local => Box::new(local::Filed::new(stores.local.clone().ok_or_else(missing)?)),
             StoreKind::Shared => Box::new(shared::OnServer::new(stores.shared.clone().ok_or_else(missing)?)),
         };
         let is_local = plan.store == StoreKind::Local;

@@ -1,5 +1,7 @@
 //! Stores and the keys in them, checked. Nothing is opened.
 
+use crossway_plugin_api::config::Secret;
+
 use super::Compiler;
 use crate::{
     certificate::Authorities,
@@ -36,13 +38,16 @@ impl Compiler<'_> {
         }
         let urls: Vec<&str> = match (&shared.redis, shared.cluster.as_slice()) {
             (Some(url), []) => vec![url.expose()],
-            (None, [_, ..]) => shared.cluster.iter().map(|url| url.expose()).collect(),
+            (None, [_, ..]) => shared.cluster.iter().map(Secret::expose).collect(),
             _ => {
                 self.error(pointer, "needs exactly one of `redis` and `cluster`");
                 return None;
             }
         };
-        let ca = self.shared_ca(shared)?;
+        let ca = match &shared.ca {
+            Some(path) => Some(self.shared_ca(path)?),
+            None => None,
+        };
         let is_cluster = shared.redis.is_none();
         let place = |at: usize| if is_cluster { format!("{pointer}/cluster/{at}") } else { format!("{pointer}/redis") };
         match Server::new(&urls, is_cluster, ca, shared.timeout.0) {
@@ -59,13 +64,12 @@ impl Compiler<'_> {
         }
     }
 
-    /// The PEM text of the authorities; `None` where it cannot be used.
-    fn shared_ca(&mut self, shared: &Shared) -> Option<Option<Vec<u8>>> {
+    /// The PEM text of the authorities, if it can be used.
+    fn shared_ca(&mut self, path: &str) -> Option<Vec<u8>> {
         let place = "/stores/shared/ca";
-        let Some(path) = &shared.ca else { return Some(None) };
         let pem = self.loaded.sources.read_file(place, path).map_err(|diagnostic| self.add(place, diagnostic)).ok()?;
         Authorities::read(&pem).map_err(|wrong| self.error(place, wrong)).ok()?;
-        Some(Some(pem))
+        Some(pem)
     }
 
     pub(super) fn keys(&mut self) -> Option<keys::Plan> {

@@ -5,7 +5,7 @@ use redb::{Database, TableDefinition};
 use super::*;
 
 /// As the bound has it.
-const MANY: u64 = 100_000;
+const MANY: u32 = 100_000;
 /// Memory that they may take.
 const MEMORY: u64 = 64 << 20;
 /// How long a start with them may take. An unoptimized build reads them several times more slowly than a release, which is
@@ -55,7 +55,7 @@ fn a_hundred_thousand_keys_are_no_burden() {
     assert_eq!(with_key(&gateway, &key).status, 200);
     let more = memory(&gateway).saturating_sub(before);
     println!("{MANY} keys: start {took:?}, {} MiB more", more >> 20);
-    assert_eq!(gateway.metric("crossway_issued_keys"), (MANY + 1) as f64);
+    assert_eq!(gateway.metric("crossway_issued_keys"), f64::from(MANY + 1));
     assert!(took < START, "{took:?}");
     assert!(more < MEMORY, "{more} bytes");
     let page = gateway.admin("GET /api/keys?limit=1000&after=k00000050000").json();
