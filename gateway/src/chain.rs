@@ -94,6 +94,11 @@ impl Chain {
         &self.links
     }
 
+    /// What each link asks for, in order.
+    pub fn needs(&self) -> &[Needs] {
+        &self.needs
+    }
+
     /// Runs `on_request` in order until a link answers.
     pub async fn on_request(&self, req: &mut RequestHeader, ctx: &mut Ctx, entered: &mut Entered) -> Verdict {
         for at in bits(self.stops) {

@@ -1,7 +1,7 @@
 //! What lives as long as the process: the configuration in force and all that survives a change of it.
 
 use std::sync::{
-    Arc,
+    Arc, OnceLock,
     atomic::{AtomicBool, AtomicUsize, Ordering},
 };
 
@@ -13,7 +13,9 @@ use tokio::sync::Notify;
 use crate::{
     front::admission::Admission,
     front::tls::Tables,
+    keys::Keys,
     snapshot::Snapshot,
+    store::Stores,
     telemetry::{access_log::AccessLog, metrics::Metrics},
     upstream::{Registry, exchange::Exchange},
 };
@@ -30,6 +32,10 @@ pub struct Gateway {
     pub exchange: Arc<Exchange>,
     /// What plugins are lent.
     pub lent: Deps,
+    /// Where state is kept; there once the process starts to serve.
+    pub stores: OnceLock<Stores>,
+    /// API keys that were issued at run time.
+    pub keys: Arc<Keys>,
     /// Counters and histograms.
     pub metrics: Arc<Metrics>,
     /// One line for each request.
@@ -129,6 +135,11 @@ impl Readiness {
     /// The process is on its way out; there is no way back.
     pub fn set_draining(&self) {
         self.draining.store(true, Ordering::Release);
+    }
+
+    /// Listeners are not open yet.
+    pub fn is_starting(&self) -> bool {
+        !self.ready.load(Ordering::Acquire)
     }
 
     /// Why not, if not.

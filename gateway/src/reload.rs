@@ -128,7 +128,7 @@ impl Reloader {
         let refuse =
             |pointer: &str, message: String| ConfigError { diagnostics: vec![sources.error(pointer, message)] };
         let config = &next.loaded.config;
-        let log = self.gateway.access_log.prepare(config.telemetry.access_log.as_ref(), sources);
+        let log = self.gateway.access_log.prepare(config.telemetry.access_log.as_ref(), sources, &next.secrets());
         let log = log.map_err(|wrong| refuse("/telemetry/access_log/to", wrong))?;
         let bound = self.listeners.bind(config.listeners.iter().map(|l| l.address.as_str()));
         let bound = bound
@@ -192,6 +192,8 @@ fn refuse_fixed(current: &Snapshot, next: &Snapshot) -> Result<(), ConfigError> 
     let changed = [
         ("/runtime/threads", old.runtime.threads == new.runtime.threads),
         ("/runtime/upgrade", old.runtime.upgrade == new.runtime.upgrade),
+        ("/stores", old.stores == new.stores),
+        ("/keys", old.keys == new.keys),
         ("/telemetry/log", old.telemetry.log == new.telemetry.log),
         ("/admin", same_admin),
     ];

@@ -2,14 +2,14 @@
 
 use std::{
     collections::HashSet,
-    sync::{Arc, atomic::AtomicBool},
+    sync::{Arc, OnceLock, atomic::AtomicBool},
     time::Duration,
 };
 
 use anyhow::Context as _;
 
 use arc_swap::ArcSwap;
-use crossway_plugin_api::Deps;
+use crossway_plugin_api::{Clock, Deps};
 use pingora_core::{
     connectors::{ConnectorOptions, http::Connector},
     server::configuration::ServerConf,
@@ -24,9 +24,11 @@ use crate::{
     fetch::Client,
     front::{admission::Admission, listeners::Listeners, tls::Tables},
     gateway::{Connections, Gateway, Readiness},
+    keys::Keys,
     proxy::Proxy,
     reload::{self, Origin, Reloader},
     snapshot::{Snapshot, Surroundings},
+    store::{StoreError, Stores},
     telemetry::{access_log::AccessLog, metrics::Metrics},
     upgrade::{Giver, Inherited, Succession},
     upstream::{Registry, exchange::Exchange},
@@ -36,6 +38,9 @@ use crate::{
 const POOLS: usize = 2;
 /// Most attempts Pingora makes for one request; the retry rules of an upstream end them long before.
 const MAX_TRIES: usize = 16;
+
+/// How long a start waits for the keys of a server.
+const KEYS_PATIENCE: Duration = Duration::from_secs(2);
 
 /// Why the process could not start, or how it ended.
 #[derive(Debug)]
@@ -76,22 +81,28 @@ pub struct Lasting {
     registry: Arc<Registry>,
     tables: Arc<Tables>,
     metrics: Arc<Metrics>,
+    keys: Arc<Keys>,
     lent: Deps,
 }
 
 impl Default for Lasting {
     fn default() -> Self {
         let metrics = Metrics::new();
-        let lent =
-            Deps { fetch: Arc::new(Client::default()), metrics: metrics.plugin_events.clone(), ..Deps::default() };
-        Self { registry: Arc::default(), tables: Arc::default(), metrics, lent }
+        let keys = Arc::new(Keys::new(Clock::default()));
+        let lent = Deps {
+            issued: Arc::<Keys>::clone(&keys),
+            fetch: Arc::new(Client::default()),
+            metrics: metrics.plugin_events.clone(),
+            ..Deps::default()
+        };
+        Self { registry: Arc::default(), tables: Arc::default(), metrics, keys, lent }
     }
 }
 
 impl Lasting {
     /// Loads and compiles the first configuration.
     pub fn first(&self, origin: &Origin) -> Result<Snapshot, ConfigError> {
-        let Self { registry, tables, metrics, lent } = self;
+        let Self { registry, tables, metrics, lent, .. } = self;
         Snapshot::compile(reload::load(origin)?, &Surroundings { registry, tables, metrics, lent, generation: 1 })
     }
 }
@@ -106,7 +117,7 @@ pub struct Server {
 impl Server {
     /// Builds the gateway around a compiled configuration.
     pub fn new(snapshot: Snapshot, lasting: Lasting, origin: Origin, threads: usize) -> Self {
-        let Lasting { registry, tables, metrics, lent } = lasting;
+        let Lasting { registry, tables, metrics, keys, lent } = lasting;
         let admission = Admission::default();
         let conf = Arc::new(ServerConf {
             threads,
@@ -121,6 +132,8 @@ impl Server {
             tables,
             exchange,
             lent,
+            stores: OnceLock::new(),
+            keys,
             access_log: AccessLog::new(Arc::clone(&metrics)),
             metrics,
             connections: Connections::default(),
@@ -138,15 +151,10 @@ impl Server {
     /// Opens everything and serves until a signal ends it. `started` learns the listeners' addresses.
     /// With `take_over`, from the process that runs, if one does.
     pub async fn run(self, mut signals: Signals, take_over: bool, started: impl FnOnce(&Listeners)) -> Ended {
-        let (mut succession, mut serving) = match self.begin(take_over).await {
+        let (succession, mut serving) = match self.begin(take_over).await {
             Ok(begun) => begun,
             Err(ended) => return ended,
         };
-        if let Some(succession) = &mut succession
-            && let Err(error) = succession.take().await
-        {
-            return Ended::Failed(error);
-        }
         self.gateway.readiness.set_ready();
         let successor = match self.await_successor(succession, &mut serving).await {
             Ok(successor) => successor,
@@ -169,6 +177,7 @@ impl Server {
             serving.stop();
         }
         let ended = self.leave(signals, replaced).await;
+        self.gateway.keys.keep_uses().await;
         self.gateway.access_log.close();
         ended
     }
@@ -177,6 +186,7 @@ impl Server {
     async fn begin(&self, take_over: bool) -> Result<(Option<Succession>, admin::Serving), Ended> {
         self.gateway.lent.tasks.start(&tokio::runtime::Handle::current());
         let snapshot = self.gateway.snapshot.load_full();
+        let stores = self.stores(&snapshot)?;
         let upgrade = snapshot.loaded.config.runtime.upgrade.as_ref();
         let (succession, mut inherited) = match upgrade {
             None if take_over => {
@@ -184,15 +194,35 @@ impl Server {
             }
             None => (None, Inherited::default()),
             Some(upgrade) => {
-                let (succession, inherited) = Succession::begin(upgrade.socket.as_ref(), take_over).await?;
+                let local = stores.local.clone();
+                let (mut succession, inherited) = Succession::begin(upgrade.socket.as_ref(), local, take_over).await?;
+                // Before anything is served: the first request may bring a key that is in the store.
+                succession.take().await.map_err(Ended::Failed)?;
                 (Some(succession), inherited)
             }
         };
+        self.keys(&snapshot, &stores).await?;
         let failed = |error: std::io::Error| Ended::Failed(error.into());
         self.listeners.inherit(inherited.take_all("listener")).map_err(failed)?;
         let serving = self.open(&mut inherited).await?;
         self.listeners.disinherit();
         Ok((succession, serving))
+    }
+
+    fn stores(&self, snapshot: &Snapshot) -> Result<Stores, Ended> {
+        let stores = Stores::new(&snapshot.stores, &self.gateway.metrics.store_errors)
+            .map_err(|error| refused(snapshot, "/stores/shared", error))?;
+        Ok(self.gateway.stores.get_or_init(|| stores).clone())
+    }
+
+    /// Reads the keys that were issued.
+    async fn keys(&self, snapshot: &Snapshot, stores: &Stores) -> Result<(), Ended> {
+        let Some(plan) = snapshot.keys else { return Ok(()) };
+        let tasks = &self.gateway.lent.tasks;
+        self.gateway.keys.open(plan, stores, tasks, KEYS_PATIENCE).await.map_err(|error| match error {
+            StoreError::Full => refused(snapshot, "/stores/local/max_size", "is less than the file needs".into()),
+            error => refused(snapshot, "/stores/local/path", format!("cannot be opened: {error}")),
+        })
     }
 
     /// Sends the old process away, if there is one, and listens for the one that will replace this.
@@ -213,10 +243,8 @@ impl Server {
     async fn open(&self, inherited: &mut Inherited) -> Result<admin::Serving, Ended> {
         let snapshot = self.gateway.snapshot.load_full();
         let (sources, config) = (&snapshot.loaded.sources, &snapshot.loaded.config);
-        let refuse = |pointer: &str, message: String| {
-            Ended::Config(ConfigError { diagnostics: vec![sources.error(pointer, message)] })
-        };
-        let log = self.gateway.access_log.prepare(config.telemetry.access_log.as_ref(), sources);
+        let refuse = |pointer: &str, message: String| refused(&snapshot, pointer, message);
+        let log = self.gateway.access_log.prepare(config.telemetry.access_log.as_ref(), sources, &snapshot.secrets());
         let log = log.map_err(|wrong| refuse("/telemetry/access_log/to", wrong))?;
         let bound = self.listeners.bind(config.listeners.iter().map(|l| l.address.as_str()));
         let bound = bound
@@ -253,6 +281,11 @@ impl Server {
         }
         Ended::Done
     }
+}
+
+/// What a place of the configuration names cannot be had.
+fn refused(snapshot: &Snapshot, pointer: &str, message: String) -> Ended {
+    Ended::Config(ConfigError { diagnostics: vec![snapshot.loaded.sources.error(pointer, message)] })
 }
 
 /// Resolves when a new process has taken over.

@@ -21,6 +21,7 @@ mod faults;
 mod framing;
 mod grpc;
 mod http2;
+mod keys;
 mod limits;
 mod plugins;
 mod pressure;

@@ -1,7 +1,7 @@
 //! Replacing the running program.
 
 use std::{
-    io::Write as _,
+    io::{BufRead as _, BufReader, Write as _},
     os::unix::net::UnixStream,
     path::{Path, PathBuf},
     sync::{
@@ -11,7 +11,7 @@ use std::{
     },
 };
 
-use crate::harness::{Answer, Connection, Gateway, Upstream, eventually};
+use crate::harness::{Answer, Connection, Gateway, Response, Upstream, eventually, exchange};
 
 /// Upgrades in a row; more of them by hand.
 const TIMES: usize = 10;
@@ -220,4 +220,123 @@ fn the_socket_is_looked_at_before_it_is_used() {
     std::fs::write(&path, format!("listeners: [{{ name: public, address: \"127.0.0.1:0\" }}]\n{text}")).unwrap();
     assert_eq!(run(&path).unwrap().status.code(), Some(1));
     assert_eq!(std::fs::read_to_string(&file).unwrap(), "mine");
+}
+
+/// A route that wants a key, and a store for keys in the folder.
+fn keyed(place: &Place, upstream: &Upstream, who: usize) -> String {
+    let more = format!(
+        "  - {{ name: keyed, match: {{ path: /keyed }}, upstream: back, plugins: [{{ api_key: {{}} }}] }}
+stores: {{ local: {{ path: \"{}\" }} }}
+consumers: [{{ name: acme }}]
+upstreams: {{ back: {{ endpoints: [{{ address: \"{}\" }}] }} }}\n",
+        place.0.path().join("store.redb").display(),
+        upstream.address()
+    );
+    config(&place.socket(), who, &more)
+}
+
+const WANTED: &str = r#"{"consumer": "acme"}"#;
+
+/// A new key: its id and its text.
+fn make_key(gateway: &Gateway) -> (String, String) {
+    let made = gateway.admin_send("POST /api/keys", WANTED);
+    assert_eq!(made.status, 201, "{}", made.text());
+    let made = made.json();
+    (made["id"].as_str().unwrap().to_owned(), made["key"].as_str().unwrap().to_owned())
+}
+
+fn with_key(address: &str, key: &str) -> Response {
+    exchange(address, "GET /keyed", &[("X-API-Key", key)], b"")
+}
+
+/// Uses a key until it is done; what was not answered 200.
+fn use_key(address: &str, key: &str, done: &AtomicBool) -> Vec<String> {
+    let mut refused = Vec::new();
+    while !done.load(Ordering::SeqCst) {
+        let answer = with_key(address, key);
+        refused.extend((answer.status != 200).then(|| answer.text()));
+    }
+    refused
+}
+
+#[test]
+fn keys_are_good_throughout_and_can_be_changed_after() {
+    let (upstream, place) = (Upstream::echo(), Place::new());
+    let mut running = Gateway::start(&keyed(&place, &upstream, 0));
+    let address = running.address();
+    let (_, key) = make_key(&running);
+    let done = AtomicBool::new(false);
+    let mut old = Vec::new();
+    let refused = std::thread::scope(|scope| {
+        let client = scope.spawn(|| use_key(&address, &key, &done));
+        let mut earlier: Option<(String, String)> = None;
+        for who in 1..=3 {
+            let mut next = running.successor(&keyed(&place, &upstream, who));
+            next.wait_in_charge();
+            // The new process has the file: what was made is there, and what is changed stays.
+            let made = make_key(&next);
+            eventually("the old process is gone", || (with_key(&address, &made.1).status == 200).then_some(()));
+            if let Some((id, text)) = earlier.replace(made) {
+                assert_eq!(next.admin(&format!("DELETE /api/keys/{id}")).status, 200);
+                eventually("it is taken back", || (with_key(&address, &text).status == 401).then_some(()));
+            }
+            old.push(std::mem::replace(&mut running, next));
+        }
+        done.store(true, Ordering::SeqCst);
+        client.join().unwrap()
+    });
+    assert_eq!(refused, Vec::<String>::new());
+    assert!(upstream.received().len() > 10);
+    for mut process in old {
+        assert!(process.wait().success());
+    }
+}
+
+#[test]
+fn a_new_process_that_fails_gives_the_store_back() {
+    let (upstream, place) = (Upstream::echo(), Place::new());
+    let gateway = Gateway::start(&keyed(&place, &upstream, 0));
+    let (_, key) = make_key(&gateway);
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let mut broken = gateway.successor(&format!(
+        "{}listeners: [{{ name: public, address: \"127.0.0.1:0\" }}, {{ name: other, address: \"{}\" }}]\n",
+        keyed(&place, &upstream, 1),
+        taken.local_addr().unwrap()
+    ));
+    assert_eq!(broken.wait().code(), Some(2), "{}", broken.stderr());
+    eventually("the upgrade is over", || (gateway.status()["handing_over"] == false).then_some(()));
+    let (_, next) = make_key(&gateway);
+    for key in [key, next] {
+        assert_eq!(with_key(&gateway.address(), &key).status, 200);
+    }
+}
+
+#[test]
+fn between_two_processes_keys_are_good_and_cannot_be_changed() {
+    let (upstream, place) = (Upstream::echo(), Place::new());
+    let gateway = Gateway::start(&keyed(&place, &upstream, 0));
+    let (_, key) = make_key(&gateway);
+    // Somebody who takes everything and then says nothing.
+    let stream = UnixStream::connect(place.socket()).unwrap();
+    let mut lines = BufReader::new(stream.try_clone().unwrap());
+    let say = |line: &str| (&stream).write_all(format!("{line}\n").as_bytes()).unwrap();
+    let mut hear = || {
+        let mut line = String::new();
+        lines.read_line(&mut line).unwrap();
+        line.trim_end().to_owned()
+    };
+    say("crossway-upgrade 1");
+    while hear() != "end" {
+        say("next");
+    }
+    say("release");
+    assert_eq!(hear(), "released");
+    let refused = gateway.admin_send("POST /api/keys", WANTED);
+    refused.assert_problem(503, "store_unavailable");
+    assert_eq!(refused.header("retry-after"), Some("1"));
+    assert_eq!(with_key(&gateway.address(), &key).status, 200);
+    assert_eq!(gateway.admin("GET /api/keys").json()["keys"].as_array().unwrap().len(), 1);
+    drop((stream, lines));
+    eventually("the store is back", || (gateway.admin_send("POST /api/keys", WANTED).status == 201).then_some(()));
+    assert_eq!(with_key(&gateway.address(), &key).status, 200);
 }

@@ -23,6 +23,7 @@ pub(super) fn admin(state: State) -> Router {
         .route("/metrics", get(metrics))
         .route("/api/status", get(status))
         .route("/api/reload", post(reload))
+        .merge(super::keys::pages())
         .route_layer(middleware::from_fn_with_state(state.clone(), guard::check));
     Router::new()
         .route("/healthz", get(healthz))
@@ -72,6 +73,7 @@ async fn readyz(From(state): From<State>) -> Response {
 async fn metrics(From(state): From<State>) -> Response {
     // Gathering thousands of series takes milliseconds: not on a worker that serves requests.
     let metrics = std::sync::Arc::clone(&state.gateway.metrics);
+    metrics.issued_keys.set(i64::try_from(state.gateway.keys.count()).unwrap_or(i64::MAX));
     match tokio::task::spawn_blocking(move || metrics.render()).await {
         Ok(text) => ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], text).into_response(),
         Err(_) => problem(StatusCode::INTERNAL_SERVER_ERROR, "internal_error", "The metrics cannot be gathered."),

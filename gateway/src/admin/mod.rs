@@ -1,7 +1,8 @@
-//! The listener for operators: health, readiness, metrics, status, reload.
+//! The listener for operators: health, readiness, metrics, status, reload, keys.
 
 mod api;
 mod guard;
+mod keys;
 mod listen;
 
 use std::sync::Arc;

@@ -1,8 +1,10 @@
 //! The command line: one file a command.
 
+mod ask;
 mod check;
 mod demo;
 mod hash_password;
+mod keys;
 mod reload;
 mod run;
 mod schema;
@@ -52,6 +54,8 @@ enum Command {
     Reload(reload::Arguments),
     /// Read a password from standard input and print the hash that `password_hash` of a consumer takes.
     HashPassword(hash_password::Arguments),
+    /// Issue, list, rotate and revoke API keys of a running gateway.
+    Keys(keys::Arguments),
     /// Serve sample backends behind the gateway, with requests to try.
     Demo(demo::Arguments),
 }
@@ -65,6 +69,7 @@ impl Arguments {
             Command::Schema(arguments) => schema::schema(&arguments),
             Command::Reload(arguments) => reload::reload(&arguments),
             Command::HashPassword(arguments) => hash_password::hash_password(&arguments),
+            Command::Keys(arguments) => keys::keys(&arguments),
             Command::Demo(arguments) => demo::demo(&arguments),
         };
         done.unwrap_or_else(|error| {

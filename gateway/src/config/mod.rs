@@ -24,6 +24,7 @@ pub mod runtime;
 mod scalar;
 mod schema;
 mod sources;
+pub mod store;
 pub mod telemetry;
 pub mod tls;
 pub mod upstream;
@@ -58,6 +59,10 @@ pub struct Config {
     pub runtime: runtime::Runtime,
     /// What the gateway says about itself.
     pub telemetry: telemetry::Telemetry,
+    /// Where state is kept that outlives the process or is shared. Fixed at start.
+    pub stores: store::Stores,
+    /// API keys that are issued at run time. Without this section they are where `stores.local` is. Fixed at start.
+    pub keys: Option<store::Keys>,
     /// Named callers.
     pub consumers: Vec<consumer::Consumer>,
     /// Named pools of endpoints.

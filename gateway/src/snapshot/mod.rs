@@ -5,6 +5,7 @@ mod compression;
 mod consumers;
 mod listeners;
 mod routes;
+mod stores;
 mod tls;
 mod upstreams;
 
@@ -15,7 +16,7 @@ use std::{
 };
 
 use crossway_plugin_api::{
-    Deps,
+    ConsumerDirectory, Deps,
     config::{ByteSize, Network},
 };
 
@@ -30,8 +31,11 @@ use crate::{
         route::EncodedSlashes,
     },
     front::tls::{Tables, TlsTable},
+    keys,
     request::HeaderLimits,
     router::{Router, Template},
+    store,
+    telemetry::line::Secrets,
     telemetry::metrics::{Expiry, ListenerMetrics, Metrics, NO_ROUTE, Names, RouteMetrics},
     upstream::{Registry, Upstream},
 };
@@ -52,6 +56,12 @@ pub struct Snapshot {
     pub global: Arc<Chain>,
     /// Compression of answers to requests that no route takes.
     pub compression: Option<Arc<Compression>>,
+    /// Named callers.
+    pub consumers: Arc<ConsumerDirectory>,
+    /// Where state is kept.
+    pub stores: store::Plan,
+    /// Where keys that are issued at run time are kept, if anywhere.
+    pub keys: Option<keys::Plan>,
     /// Metrics of requests that no route takes.
     pub no_route: RouteMetrics,
     /// The configuration as written.
@@ -224,12 +234,14 @@ impl Snapshot {
         compiler.deps.consumers = Arc::new(compiler.consumers());
         compiler.admin();
         compiler.runtime();
+        let stores = compiler.stores();
+        let keys = compiler.keys();
         let listeners = compiler.listeners();
         let upstreams = compiler.upstreams();
         let global = Arc::new(compiler.global_chain());
         compiler.unused_chains();
         let router = compiler.routes(&upstreams);
-        let (found, compression) = (compiler.found, compiler.compression);
+        let (found, compression, consumers) = (compiler.found, compiler.compression, compiler.deps.consumers);
         if found.iter().any(|d| d.severity == Severity::Error) {
             return Err(loaded.refused(found));
         }
@@ -241,6 +253,9 @@ impl Snapshot {
             upstreams,
             global,
             compression,
+            consumers,
+            stores,
+            keys,
             no_route: around.metrics.route(NO_ROUTE),
             warnings: found,
             loaded,
@@ -260,6 +275,17 @@ impl Snapshot {
                 table.certificates().map(expiry)
             })
             .collect()
+    }
+
+    /// What carries secrets by the settings of plugins, and is never logged.
+    pub fn secrets(&self) -> Secrets {
+        let mut secrets = Secrets::default();
+        let chains = self.router.values().map(|route| &route.chain).chain([&self.global]);
+        for need in chains.flat_map(|chain| chain.needs()) {
+            secrets.query.extend(need.secret_query.iter().cloned());
+            secrets.headers.extend(need.secret_headers.iter().cloned());
+        }
+        secrets
     }
 
     /// The names that labels of metrics may have.

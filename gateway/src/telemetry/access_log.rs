@@ -12,7 +12,7 @@ use arc_swap::ArcSwapOption;
 use http::{HeaderMap, HeaderName, header};
 
 use super::{
-    line::{Line, Redaction},
+    line::{Line, Redaction, Secrets},
     metrics::{Metrics, NO_ROUTE},
     sink::{Sink, Target},
 };
@@ -113,7 +113,7 @@ impl AccessLog {
     }
 
     /// Opens what the configuration asks for, or keeps what is open already. Changes nothing.
-    pub fn prepare(&self, config: Option<&Config>, sources: &Sources) -> Result<Prepared, String> {
+    pub fn prepare(&self, config: Option<&Config>, sources: &Sources, secrets: &Secrets) -> Result<Prepared, String> {
         let Some(config) = config else { return Ok(Prepared(None)) };
         let target = match target(&config.to)? {
             Target::File(path) => {
@@ -129,7 +129,7 @@ impl AccessLog {
         };
         let mut headers = vec![header::USER_AGENT, header::REFERER];
         headers.extend(config.headers.iter().map(|h| h.0.clone()));
-        let redaction = Redaction::compile(&config.redact);
+        let redaction = Redaction::compile(&config.redact, secrets);
         Ok(Prepared(Some(Arc::new(Open { sink, target, headers, redaction }))))
     }
 

@@ -2,6 +2,7 @@
 
 use std::{
     cell::RefCell,
+    collections::{BTreeSet, HashSet},
     io::Write as _,
     net::IpAddr,
     time::{Duration, SystemTime},
@@ -17,6 +18,15 @@ const SECRET_QUERY: [&str; 8] =
     ["access_token", "token", "key", "api_key", "apikey", "password", "secret", "signature"];
 const SECRET_HEADERS: [&str; 4] = ["authorization", "proxy-authorization", "cookie", "x-api-key"];
 
+/// What carries secrets by the settings of plugins.
+#[derive(Debug, Default)]
+pub struct Secrets {
+    /// Query parameters.
+    pub query: BTreeSet<String>,
+    /// Request header fields.
+    pub headers: HashSet<HeaderName>,
+}
+
 /// What is never written, compiled.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Redaction {
@@ -25,10 +35,12 @@ pub(super) struct Redaction {
 }
 
 impl Redaction {
-    pub(super) fn compile(redact: &Redact) -> Self {
-        let query = SECRET_QUERY.iter().map(|q| (*q).to_owned()).chain(redact.query.iter().map(|q| q.to_lowercase()));
+    pub(super) fn compile(redact: &Redact, secrets: &Secrets) -> Self {
+        let query = SECRET_QUERY.iter().map(|q| (*q).to_owned());
+        let query = query.chain(redact.query.iter().map(|q| q.to_lowercase())).chain(secrets.query.iter().cloned());
         let headers = SECRET_HEADERS.iter().map(|h| HeaderName::from_static(h));
-        Self { query: query.collect(), headers: headers.chain(redact.headers.iter().map(|h| h.0.clone())).collect() }
+        let headers = headers.chain(redact.headers.iter().map(|h| h.0.clone())).chain(secrets.headers.iter().cloned());
+        Self { query: query.collect(), headers: headers.collect() }
     }
 
     fn hides_query(&self, name: &str) -> bool {
@@ -233,9 +245,12 @@ mod tests {
 
     #[test]
     fn hidden_parameters_are_replaced_however_they_are_spelt() {
-        let redaction = Redaction::compile(&Redact { query: vec!["pin".into()], headers: vec![] });
-        let value = line(|l| l.query("a=1&TOKEN=x&%74oken=y&pin=2&b&=3", &redaction));
-        assert_eq!(value["query"], "a=1&TOKEN=***&%74oken=***&pin=***&b&=3");
+        let redaction = {
+            let secrets = Secrets { query: ["k".to_owned()].into(), ..Secrets::default() };
+            Redaction::compile(&Redact { query: vec!["pin".into()], headers: vec![] }, &secrets)
+        };
+        let value = line(|l| l.query("a=1&TOKEN=x&%74oken=y&pin=2&b&=3&k=4", &redaction));
+        assert_eq!(value["query"], "a=1&TOKEN=***&%74oken=***&pin=***&b&=3&k=***");
     }
 
     #[test]
@@ -246,7 +261,7 @@ mod tests {
 
     #[test]
     fn hidden_headers_are_replaced() {
-        let redaction = Redaction::compile(&Redact::default());
+        let redaction = Redaction::compile(&Redact::default(), &Secrets::default());
         let headers: HeaderMap = [("authorization", "Bearer x"), ("x-a", "1")]
             .map(|(n, v)| (n.parse::<HeaderName>().unwrap(), v.parse().unwrap()))
             .into_iter()

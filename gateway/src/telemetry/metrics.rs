@@ -44,6 +44,10 @@ pub struct Metrics {
     config_info: IntGaugeVec,
     last_reload: Gauge,
     generation: IntGauge,
+    /// Failures of stores: of the file, and of the server.
+    pub store_errors: IntCounterVec,
+    /// API keys that were issued, those that have ended included.
+    pub issued_keys: IntGauge,
     /// Requests being served now.
     pub in_flight: IntGauge,
     /// Access log lines that did not fit the queue.
@@ -176,6 +180,11 @@ impl Metrics {
             generation: registered(
                 r,
                 IntGauge::new("crossway_config_generation", "Number of the configuration in force, counted from 1."),
+            ),
+            store_errors: counters("crossway_store_errors_total", "Exchanges with a store that failed.", &["store"]),
+            issued_keys: registered(
+                r,
+                IntGauge::new("crossway_issued_keys", "API keys that were issued, those that have ended included."),
             ),
             in_flight: registered(r, IntGauge::new("crossway_requests_in_flight", "Requests being served now.")),
             access_log_dropped: counter(

@@ -1,7 +1,7 @@
 //! What the gateway says about itself.
 
 pub mod access_log;
-mod line;
+pub mod line;
 mod listeners;
 pub mod metrics;
 pub mod operation;

@@ -84,6 +84,8 @@ impl Giver {
         tracing::info!("a new process takes over");
         self.give_sockets(wire)?;
         wire.expect(RELEASE)?;
+        // What the next process reads is to be the newest there is. This is a thread of its own, which may wait.
+        tokio::runtime::Handle::current().block_on(self.gateway.keys.keep_uses());
         let back = TakeBack(&self.exclusive);
         self.exclusive.release();
         wire.say(RELEASED, None)?;

@@ -1,9 +1,9 @@
 //! Replacing the running program without losing a connection.
 //!
 //! A process with `runtime.upgrade` listens on a Unix socket. A new process connects to it, gets all listening sockets
-//! (`SCM_RIGHTS`) and serves on them; from here both accept. Then it asks for what only one process may hold, takes it,
-//! reports ready, and tells the old one to go: that stops accepting, finishes what it has, and ends. Whatever goes wrong
-//! before that word, the old process goes on as if nothing had been.
+//! (`SCM_RIGHTS`). It asks for what only one process may hold, takes it, and serves on the sockets; from here both accept.
+//! It reports ready, and tells the old one to go: that stops accepting, finishes what it has, and ends. Whatever goes
+//! wrong before that word, the old process takes back what it had let go of and goes on as if nothing had been.
 //!
 //! Each side says one line and waits for the other's, each wait is bounded.
 

@@ -8,7 +8,7 @@ use std::{
 use anyhow::Context as _;
 
 use super::{Exclusive, Inherited, Refused, Taker};
-use crate::server::Ended;
+use crate::{server::Ended, store::Local};
 
 /// What is left to do once this process serves.
 pub struct Succession {
@@ -19,10 +19,10 @@ pub struct Succession {
 
 impl Succession {
     /// Takes the sockets of the process that runs, if one is to be replaced and there is one.
-    pub async fn begin(socket: &Path, take_over: bool) -> Result<(Self, Inherited), Ended> {
+    pub async fn begin(socket: &Path, store: Option<Arc<Local>>, take_over: bool) -> Result<(Self, Inherited), Ended> {
         let mut lock = socket.as_os_str().to_owned();
         lock.push(".lock");
-        let exclusive = Arc::new(Exclusive::new(lock.into()));
+        let exclusive = Arc::new(Exclusive::new(lock.into(), store));
         let socket = socket.to_owned();
         let (taker, inherited) = if take_over {
             let path = socket.clone();
@@ -40,7 +40,7 @@ impl Succession {
         Ok((Self { socket, exclusive, taker }, inherited))
     }
 
-    /// This process serves: takes what only one may hold, from the old process if there is one.
+    /// Takes what only one may hold, from the old process if there is one. That serves on.
     pub async fn take(&mut self) -> anyhow::Result<()> {
         if let Some(old) = self.taker.take() {
             self.taker = kept(blocking(move || old.release().map(|()| old)).await)?;

@@ -11,6 +11,7 @@ mod consumer;
 mod ctx;
 mod fault;
 mod fetch;
+mod issued;
 mod metrics;
 mod needs;
 mod plugin;
@@ -26,6 +27,7 @@ pub use consumer::{BadName, CertificateName, Consumer, ConsumerDirectory, Creden
 pub use ctx::{Ctx, PathParams, RequestId};
 pub use fault::Fault;
 pub use fetch::{Ask, Fetch, NoAnswer, NoFetch, Told};
+pub use issued::{IssuedKeys, NoHolder, NoIssuedKeys};
 pub use metrics::MetricsScope;
 pub use needs::{BodyNeed, MediaTypes, NeededParam, Needs, Overflow};
 pub use plugin::{Decision, Deps, InvalidConfig, Outcome, Plugin, PluginConfig};

@@ -1,6 +1,6 @@
 //! What a plugin asks of the core.
 
-use http::{HeaderMap, StatusCode, header::CONTENT_TYPE};
+use http::{HeaderMap, HeaderName, StatusCode, header::CONTENT_TYPE};
 
 use crate::config::StatusSet;
 
@@ -29,6 +29,10 @@ pub struct Needs {
     pub client_certificate: bool,
     /// This plugin answers every request it sees: a route with one of these needs no upstream.
     pub answers: bool,
+    /// Query parameters that carry secrets: their values are never logged.
+    pub secret_query: Vec<String>,
+    /// Request header fields that carry secrets: their values are never logged.
+    pub secret_headers: Vec<HeaderName>,
 }
 
 /// A path parameter that a plugin reads.

@@ -8,7 +8,8 @@ use http::StatusCode;
 use pingora_http::{RequestHeader, ResponseHeader};
 
 use crate::{
-    Clock, ConsumerDirectory, Ctx, Fault, Fetch, MetricsScope, Needs, NoFetch, Reply, SharedState, Tasks, suggest,
+    Clock, ConsumerDirectory, Ctx, Fault, Fetch, IssuedKeys, MetricsScope, Needs, NoFetch, NoIssuedKeys, Reply,
+    SharedState, Tasks, suggest,
 };
 
 /// The configuration of one plugin, and the only way to make one.
@@ -96,6 +97,8 @@ pub struct Outcome {
 pub struct Deps {
     /// The consumers of the configuration, found by their credentials.
     pub consumers: Arc<ConsumerDirectory>,
+    /// API keys that were issued at run time.
+    pub issued: Arc<dyn IssuedKeys>,
     /// The time of day.
     pub clock: Clock,
     /// Requests to the services that the plugin depends on.
@@ -113,6 +116,7 @@ impl Default for Deps {
     fn default() -> Self {
         Self {
             consumers: Arc::default(),
+            issued: Arc::new(NoIssuedKeys),
             clock: Clock::default(),
             fetch: Arc::new(NoFetch),
             state: SharedState::default(),

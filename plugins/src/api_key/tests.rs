@@ -86,7 +86,58 @@ async fn no_consumers_means_nobody_comes_in() {
 
 #[test]
 fn fields_with_another_meaning_are_refused() {
-    for name in ["Host", "Transfer-Encoding", "X-Consumer-Name", "Forwarded"] {
+    for name in ["Host", "Transfer-Encoding", "X-Consumer-Name", "Forwarded", "Cookie"] {
         assert_eq!(refused(&format!("api_key: {{ header: {name} }}")).0, "header", "{name}");
     }
+}
+
+/// Issued keys, as a plugin sees them: `good` is of acme, `gone` of nobody that there is, `unread` cannot be told.
+#[derive(Debug)]
+struct Issued;
+
+impl IssuedKeys for Issued {
+    fn holder<'c>(
+        &self,
+        text: &[u8],
+        _: &Digest256,
+        consumers: &'c ConsumerDirectory,
+    ) -> Result<&'c Arc<Consumer>, NoHolder> {
+        match text {
+            b"good" => consumers.named("acme").ok_or(NoHolder::Refused("its consumer is gone")),
+            b"unread" => Err(NoHolder::Unknown),
+            _ => Err(NoHolder::Refused("no such key")),
+        }
+    }
+}
+
+#[tokio::test]
+async fn issued_keys_come_after_those_of_the_configuration() {
+    let acme = Arc::new(Consumer::new("acme", &[], BTreeMap::new()).unwrap());
+    let mut consumers = ConsumerDirectory::default();
+    consumers.add(&acme);
+    let deps = Deps { consumers: Arc::new(consumers), issued: Arc::new(Issued), ..Deps::default() };
+    let plugin = Config::default().build(&deps).unwrap();
+    let mut ctx_of_good = ctx();
+    assert!(run(&plugin, &mut request("GET", &[("X-API-Key", "good")]), &mut ctx_of_good).await.is_none());
+    assert_eq!(ctx_of_good.consumer.unwrap().name(), "acme");
+    let mut ctx_of_bad = ctx();
+    let reply = run(&plugin, &mut request("GET", &[("X-API-Key", "bad")]), &mut ctx_of_bad).await.unwrap();
+    assert_eq!((reply.status.as_u16(), ctx_of_bad.refusal.as_deref()), (401, Some("no such key")));
+    let failed = plugin.on_request(&mut request("GET", &[("X-API-Key", "unread")]), &mut ctx()).await;
+    assert!(matches!(failed, Err(Fault::Dependency(_))), "a key that cannot be told is not a wrong one");
+}
+
+#[tokio::test]
+async fn a_refused_key_is_hidden_too() {
+    let plugin = plugin("api_key: { query: k, cookie: c }");
+    let mut req = RequestHeader::build("GET", b"/items?a=1&k=wrong", None).unwrap();
+    let reply = run(&plugin, &mut req, &mut ctx()).await.unwrap();
+    assert_eq!(reply.code(), Some("api_key_invalid"));
+    assert_eq!(req.uri.to_string(), "/items?a=1", "what is logged is what is left");
+    assert_eq!(plugin.needs().secret_query, ["k"]);
+    let mut req = request("GET", &[("X-API-Key", "key-of-acme"), ("Cookie", "c=key-of-acme")]);
+    assert_eq!(run(&plugin, &mut req, &mut ctx()).await.unwrap().status.as_u16(), 401, "two keys");
+    let mut req = request("GET", &[("Cookie", "a=1; c=key-of-acme")]);
+    assert!(run(&plugin, &mut req, &mut ctx()).await.is_none());
+    assert_eq!(values(&req.headers, "cookie"), "a=1");
 }

@@ -106,6 +106,32 @@ impl Gateway {
         client::exchange(&self.address(), request, headers, body)
     }
 
+    /// Ends the process as a crash would, and starts it again.
+    pub fn crash_and_start(&mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+        self.start_again();
+    }
+
+    /// Starts it again after it has ended.
+    pub fn start_again(&mut self) {
+        self.child = spawn(Command::new(BINARY), self.folder.path(), self.age, &[]);
+        eventually("the gateway is ready", || self.is_ready().then_some(()));
+        self.refresh();
+    }
+
+    /// The folder of the configuration.
+    pub fn folder(&self) -> &Path {
+        self.folder.path()
+    }
+
+    /// Asks the admin listener, with the token and a body.
+    pub fn admin_send(&self, request: &str, body: &str) -> Response {
+        let (token, length) = (format!("Bearer {TOKEN}"), body.len().to_string());
+        let headers = [("Authorization", token.as_str()), ("Content-Length", &length)];
+        self.try_admin_send(request, &headers, body).expect("the admin listener answers")
+    }
+
     /// Asks the admin listener, with the token.
     pub fn admin(&self, request: &str) -> Response {
         self.admin_with(request, &[("Authorization", &format!("Bearer {TOKEN}"))])
@@ -121,6 +147,10 @@ impl Gateway {
     }
 
     fn try_admin_with(&self, request: &str, headers: &[(&str, &str)]) -> Option<Response> {
+        self.try_admin_send(request, headers, "")
+    }
+
+    fn try_admin_send(&self, request: &str, headers: &[(&str, &str)], body: &str) -> Option<Response> {
         let mut stream = UnixStream::connect(self.socket()).ok()?;
         stream.set_read_timeout(Some(PATIENCE)).unwrap();
         let mut text = format!("{request} HTTP/1.1\r\nConnection: close\r\n");
@@ -131,6 +161,7 @@ impl Gateway {
             text.extend([*name, ": ", *value, "\r\n"]);
         }
         text.push_str("\r\n");
+        text.push_str(body);
         stream.write_all(text.as_bytes()).ok()?;
         let mut answer = Vec::new();
         stream.read_to_end(&mut answer).ok()?;

@@ -189,7 +189,7 @@ fn codes_are_those_of_the_errors_page() {
     }
 }
 
-fn help(command: Option<&str>) -> Option<String> {
+fn help(command: &[&str]) -> Option<String> {
     let output = Command::new(BINARY).args(command).arg("--help").stdin(Stdio::null()).output().unwrap();
     output.status.success().then(|| String::from_utf8(output.stdout).unwrap())
 }
@@ -197,12 +197,21 @@ fn help(command: Option<&str>) -> Option<String> {
 /// What is wrong with the words of a call of `crossway`.
 fn wrong_call(words: &[&str]) -> Option<String> {
     let Some(command) = words.first().filter(|word| !word.starts_with('-')) else {
-        let all = help(None).unwrap();
+        let all = help(&[]).unwrap();
         return words.iter().find(|word| !all.contains(**word)).map(|word| format!("there is no {word}"));
     };
-    let Some(help) = help(Some(command)) else { return Some(format!("there is no command {command}")) };
+    let Some(mut text) = help(&[command]) else { return Some(format!("there is no command {command}")) };
+    if text.contains("<COMMAND>") {
+        // The command stands for a group of commands, in a text all of them.
+        for inner in
+            words.get(1).into_iter().flat_map(|inner| inner.split(['|', '\\']).filter(|inner| !inner.is_empty()))
+        {
+            let Some(more) = help(&[command, inner]) else { return Some(format!("`{command}` has no {inner}")) };
+            text.push_str(&more);
+        }
+    }
     let mut options = words.iter().filter(|word| word.starts_with('-'));
-    options.find(|option| !help.contains(**option)).map(|option| format!("`{command}` has no {option}"))
+    options.find(|option| !text.contains(**option)).map(|option| format!("`{command}` has no {option}"))
 }
 
 /// What is wrong with a call of cargo: a member, a target or a test file that is not there.
@@ -247,6 +256,8 @@ fn commands_exist() {
     for broken in [
         "crossway walk",
         "crossway run --fast",
+        "crossway keys make",
+        "crossway keys create --fast",
         "target/release/crossway --loud",
         "cargo test -p nothing",
         "cargo test --test it nothing",
