@@ -14,6 +14,7 @@ mod certificates;
 mod check;
 mod cli;
 mod compression;
+mod credentials;
 mod demo;
 mod drain;
 mod faults;
