@@ -15,10 +15,22 @@ fn stderr(output: &Output) -> String {
 #[test]
 fn help_names_every_command_and_exit_code() {
     let help = String::from_utf8(crossway(&["--help"]).stdout).unwrap();
-    for word in ["run", "check", "schema", "reload", "keys", "demo", "Exit codes", "SIGHUP", "SIGTERM", "SIGINT"] {
+    for word in [
+        "run",
+        "check",
+        "schema",
+        "reload",
+        "keys",
+        "hash-password",
+        "demo",
+        "Exit codes",
+        "SIGHUP",
+        "SIGTERM",
+        "SIGINT",
+    ] {
         assert!(help.contains(word), "{word}: {help}");
     }
-    for command in ["run", "check", "schema", "reload", "keys", "demo"] {
+    for command in ["run", "check", "schema", "reload", "keys", "hash-password", "demo"] {
         let output = crossway(&[command, "--help"]);
         assert!(output.status.success() && !output.stdout.is_empty(), "{command}");
     }

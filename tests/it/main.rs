@@ -15,6 +15,7 @@ mod certificates;
 mod check;
 mod cli;
 mod compression;
+mod credentials;
 mod demo;
 mod drain;
 mod faults;

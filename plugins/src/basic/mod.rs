@@ -191,7 +191,8 @@ impl Doorkeeper {
 
     /// 401 with the challenge of RFC 7617, section 2.
     fn unauthorized(&self, code: &'static str, detail: &str) -> Reply {
-        Reply::problem(StatusCode::UNAUTHORIZED, code, detail).header(WWW_AUTHENTICATE, self.challenge.clone())
+        let reply = Reply::problem(StatusCode::UNAUTHORIZED, code, detail);
+        reply.header(WWW_AUTHENTICATE, self.challenge.clone())
     }
 }
 

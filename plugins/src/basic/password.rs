@@ -98,7 +98,11 @@ mod tests {
     use super::*;
 
     fn with(memory: u32, passes: u32, lanes: u32) -> String {
-        hashed(b"secret", b"0123456789abcdef", Params::new(memory, passes, lanes, None).unwrap()).unwrap()
+        of_length(memory, passes, lanes, 32)
+    }
+
+    fn of_length(memory: u32, passes: u32, lanes: u32, length: usize) -> String {
+        hashed(b"secret", b"0123456789abcdef", Params::new(memory, passes, lanes, Some(length)).unwrap()).unwrap()
     }
 
     #[test]
@@ -141,6 +145,7 @@ mod tests {
             good.rsplitn(3, '$').nth(2).unwrap(),
             &format!("{good}\n"),
             &with(4 << 10, 1, 1),
+            &of_length(8 << 10, 1, 1, 12),
         ] {
             assert!(check_hash(wrong).is_err(), "{wrong}");
         }

@@ -8,6 +8,7 @@ use crate::testing::{ctx, parse, refused, reply_values, request, run};
 /// Hashes of `secret` and `pass:word`, as cheap as they may be.
 static SECRET: LazyLock<String> = LazyLock::new(|| cheap(b"secret"));
 static COLON: LazyLock<String> = LazyLock::new(|| cheap(b"pass:word"));
+static TAB: LazyLock<String> = LazyLock::new(|| cheap(b"pass\tword"));
 
 fn cheap(password: &[u8]) -> String {
     password::hashed(password, b"0123456789abcdef", argon2::Params::new(8 << 10, 1, 1, None).unwrap()).unwrap()
@@ -18,10 +19,10 @@ struct Setup {
     deps: Deps,
 }
 
-/// The plugin with the users `alice` (`secret`) and `böb` (`pass:word`).
+/// The plugin with the users `alice` (`secret`), `böb` (`pass:word`), and `tab` with a password that nobody may send.
 fn setup(yaml: &str) -> Setup {
     let mut consumers = ConsumerDirectory::default();
-    for (name, user, hash) in [("alice", "alice", &*SECRET), ("bob", "böb", &*COLON)] {
+    for (name, user, hash) in [("alice", "alice", &*SECRET), ("bob", "böb", &*COLON), ("tab", "tab", &*TAB)] {
         let consumer = Arc::new(Consumer::new(name, &[], BTreeMap::new()).unwrap());
         consumers.add_password(user, hash, &consumer).unwrap();
     }
@@ -72,7 +73,14 @@ async fn everything_else_is_one_and_the_same_401() {
     {
         assert_eq!(setup.pair(pair).await, INVALID, "{pair}");
     }
-    for pair in ["alice:secret\n", "alice:sec\0ret", "böb:secret", "alice:pass:word", &format!("alice:{long}")] {
+    for pair in [
+        "alice:secret\n",
+        "alice:sec\0ret",
+        "tab:pass\tword",
+        "böb:secret",
+        "alice:pass:word",
+        &format!("alice:{long}"),
+    ] {
         assert_eq!(setup.pair(pair).await, INVALID, "{pair}");
     }
     let unpadded = STANDARD.encode("alice:secret").trim_end_matches('=').to_owned() + "===";

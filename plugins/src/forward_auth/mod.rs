@@ -20,7 +20,8 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 
 use self::decision::{Granted, Grants};
-use crate::{fields, service};
+use crate::fields;
+use crate::service;
 
 /// Bytes that remembered decisions may take.
 const REMEMBERED: u64 = 16 << 20;

@@ -205,6 +205,10 @@ async fn an_answer_is_remembered_for_the_same_question_only() {
     ask("/items/7", "GET", &[("Authorization", "a")], false).await;
     setup.clock.advance(Duration::from_secs(30));
     ask("/items/7", "GET", &[("Authorization", "a")], true).await;
+    let mut elsewhere = Ctx::new("192.0.2.8".parse().unwrap(), String::new(), "/items/7".into());
+    let mut req = request("GET", &[("Authorization", "a")]);
+    assert!(run(&setup.plugin, &mut req, &mut elsewhere).await.is_none());
+    assert_eq!(setup.asked(), 10, "another client");
 }
 
 #[tokio::test]

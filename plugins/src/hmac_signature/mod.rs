@@ -25,7 +25,8 @@ use self::{
     style::{Own, Presented, Scheme, Signed},
     window::{Novelty, Window},
 };
-use crate::{fields, hex};
+use crate::fields;
+use crate::hex;
 
 pub use style::{Algorithm, Encoding, Style};
 
@@ -99,7 +100,7 @@ impl Config {
             }
         };
         match generic.iter().find(|(_, is_set)| *is_set) {
-            Some((name, _)) => Err(InvalidConfig::new(*name, "belongs to the style `generic`")),
+            Some((name, _)) => Err(InvalidConfig::new(*name, "has no effect: it belongs to the style `generic`")),
             None => Ok(scheme),
         }
     }
@@ -111,9 +112,11 @@ impl Config {
         match (scheme.is_timed(), given(self.tolerance), given(self.replay_window)) {
             (true, _, Some(_)) => Err(InvalidConfig::new(
                 "replay_window",
-                "belongs to the styles without a time: here `tolerance` says it",
+                "has no effect: the signatures of this style have a time, and `tolerance` bounds it",
             )),
-            (false, Some(_), _) => Err(InvalidConfig::new("tolerance", "belongs to the styles with a time")),
+            (false, Some(_), _) => {
+                Err(InvalidConfig::new("tolerance", "has no effect: the signatures of this style have no time"))
+            }
             (true, Some(Duration::ZERO), _) => Err(InvalidConfig::new("tolerance", POSITIVE)),
             (false, _, Some(Duration::ZERO)) => Err(InvalidConfig::new("replay_window", POSITIVE)),
             (true, tolerance, None) => {

@@ -113,6 +113,8 @@ async fn standard_webhooks_sign_id_time_and_body() {
     assert_eq!(send("msg.1", &time, &sign("msg.1", &time, BODY), BODY).await, INVALID);
     assert_eq!(setup.ask(&[("webhook-signature", &good)], BODY).await, INVALID, "no id, no time");
     assert_eq!(setup.ask(&[("webhook-id", "msg_1"), ("webhook-timestamp", &time)], BODY).await, MISSING);
+    let many = format!("{}{good}", "v1,AAAA ".repeat(8));
+    assert_eq!(send("msg_1", &time, &many, BODY).await, INVALID, "nine signatures");
     let among = format!("v1a,AAAA v1,{} {good}", STANDARD.encode([0; 32]));
     assert_eq!(send("msg_1", &time, &among, BODY).await, Ok(Some("billing".into())));
     assert_eq!(send("msg_1", &time, &good, BODY).await, INVALID, "a second time");

@@ -24,7 +24,9 @@ use serde::Deserialize;
 use tokio::sync::Semaphore;
 
 use self::answer::{Caller, Verdict};
-use crate::{bearer, credentials::Presented, service};
+use crate::bearer;
+use crate::credentials::Presented;
+use crate::service;
 
 /// Bytes that remembered answers may take, about.
 const REMEMBERED: u64 = 32 << 20;

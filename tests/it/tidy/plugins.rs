@@ -11,7 +11,7 @@ fn lacks(name: &str, rows: &str, tests: &str, broken: &[File]) -> Vec<String> {
         wrong.push(format!("{name}: no row in plugins/README.md"));
     }
     if !tests.contains(&format!("#[test]\nfn {name}() {{")) {
-        wrong.push(format!("{name}: no test `fn {name}()` in tests/it/plugins.rs"));
+        wrong.push(format!("{name}: no test `fn {name}()` in tests/it/plugins.rs or tests/it/credentials/"));
     }
     // A file that is refused for its settings, not one that happens to use the plugin.
     let prefix = format!("tests/conf/invalid/compile/{name}-");
@@ -28,9 +28,11 @@ fn every_plugin_is_documented_tried_and_refused() {
     let used = [File::made_up("tests/conf/invalid/compile/x-bad.yaml", "plugins:\n  - x: {}\n")];
     assert_none(&lacks("x", "| `x` | request |\n", "#[test]\nfn x() {\n", &used));
     let rows = read("plugins/README.md");
-    let tests = read("tests/it/plugins.rs");
+    let tree = tree();
+    let is_test = |file: &&File| file.path == "tests/it/plugins.rs" || file.path.starts_with("tests/it/credentials/");
+    let tests: String = tree.iter().filter(is_test).map(|file| file.text.as_str()).collect();
     let broken: Vec<File> =
-        tree().into_iter().filter(|file| file.path.starts_with("tests/conf/invalid/compile/")).collect();
+        tree.into_iter().filter(|file| file.path.starts_with("tests/conf/invalid/compile/")).collect();
     let mut wrong = Vec::new();
     for name in AnyPlugin::NAMES {
         wrong.extend(lacks(name, &rows, &tests, &broken));
