@@ -20,6 +20,7 @@ mod faults;
 mod framing;
 mod grpc;
 mod http2;
+mod jwt;
 mod limits;
 mod plugins;
 mod pressure;
