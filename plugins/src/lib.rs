@@ -11,6 +11,7 @@ pub mod body_limit;
 pub mod cors;
 pub mod headers;
 pub mod ip_allow;
+pub mod jwt;
 pub mod request_id;
 pub mod respond;
 
@@ -58,6 +59,8 @@ registry! {
     Headers = "headers" in headers,
     /// Lets requests in or keeps them out by the client's address.
     IpAllow = "ip_allow" in ip_allow,
+    /// Lets a request in by the JSON Web Token it carries, and gives its claims to later plugins and the upstream.
+    Jwt = "jwt" in jwt,
     /// Names each request, so that it can be found in the logs of every system it passes.
     RequestId = "request_id" in request_id,
     /// Gives a fixed answer, always or in place of certain answers of the upstream.
