@@ -18,6 +18,7 @@ pub mod forward_auth;
 pub mod headers;
 pub mod hmac_signature;
 pub mod ip_allow;
+pub mod jwt;
 pub mod oauth2_introspection;
 pub mod request_id;
 pub mod respond;
@@ -85,6 +86,8 @@ registry! {
     HmacSignature = "hmac_signature" in hmac_signature,
     /// Lets requests in or keeps them out by the client's address.
     IpAllow = "ip_allow" in ip_allow,
+    /// Lets a request in by the JSON Web Token it carries, and gives its claims to later plugins and the upstream.
+    Jwt = "jwt" in jwt,
     /// Lets a request in by a token that its issuer vouches for when asked (RFC 7662).
     OAuth2Introspection = "oauth2_introspection" in oauth2_introspection,
     /// Names each request, so that it can be found in the logs of every system it passes.

@@ -22,6 +22,7 @@ mod faults;
 mod framing;
 mod grpc;
 mod http2;
+mod jwt;
 mod keys;
 mod limits;
 mod plugins;

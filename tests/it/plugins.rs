@@ -206,6 +206,32 @@ fn all_of() {
 }
 
 #[test]
+fn jwt() {
+    let upstream = Upstream::echo();
+    let example = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/../conf/plugins/jwt.yaml")).unwrap();
+    let token = example.lines().find_map(|line| line.strip_prefix("#   ey")).unwrap();
+    let pem = example.lines().find(|line| line.trim().starts_with("MC")).unwrap().trim();
+    let gateway = start(
+        &upstream,
+        &format!(
+            "{{ jwt: {{ issuers: [{{ issuer: \"https://demo.example.com\", algorithms: [EdDSA], audiences: [orders-api],
+                public_key: \"-----BEGIN PUBLIC KEY-----\\n{pem}\\n-----END PUBLIC KEY-----\" }}],
+                forward: {{ claims: {{ sub: X-User-Id }} }} }} }}"
+        ),
+        "",
+    );
+    let missing = gateway.get("/");
+    missing.assert_problem(401, "jwt_missing");
+    assert_eq!(missing.header("www-authenticate"), Some("Bearer realm=\"crossway\""));
+    gateway.send("GET /", &[("Authorization", "Bearer x")], b"").assert_problem(401, "jwt_invalid");
+    let bearer = format!("Bearer ey{token}");
+    let answer = gateway.send("GET /", &[("Authorization", &bearer), ("X-User-Id", "root")], b"");
+    assert_eq!(answer.status, 200, "{}", answer.text());
+    let seen = upstream.only();
+    assert_eq!((seen.header("x-user-id"), seen.header("authorization")), (Some("acme-app"), None));
+}
+
+#[test]
 fn a_key_that_a_reload_removes_is_refused_on_an_open_connection() {
     let upstream = Upstream::echo();
     let (key, sha256) = key();

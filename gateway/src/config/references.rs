@@ -6,6 +6,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use crossway_plugin_api::config::TextFile;
 use serde_json::{Map, Value};
 
 use super::{
@@ -124,7 +125,9 @@ impl Resolver<'_> {
     fn value(&mut self, node: &Node, pointer: &mut String, schema: Option<&Value>) -> Value {
         let here = pointer.len();
         match &node.data {
-            Data::Scalar(Value::String(text)) if text.contains("${") => self.text(node, text, pointer, schema),
+            Data::Scalar(Value::String(text)) if text.contains("${") || is_file(schema) => {
+                self.text(node, text, pointer, schema)
+            }
             Data::Scalar(value) => value.clone(),
             Data::Sequence(items) => {
                 let mut list = Vec::with_capacity(items.len());
@@ -149,7 +152,10 @@ impl Resolver<'_> {
     }
 
     fn text(&mut self, node: &Node, text: &str, pointer: &str, schema: Option<&Value>) -> Value {
-        match self.joined(node, text) {
+        let joined = self.joined(node, text).and_then(|text| {
+            if is_file(schema) { self.file(node, &text).map_err(|message| (message, None)) } else { Ok(text) }
+        });
+        match joined {
             Ok(text) => {
                 self.known.insert(pointer.to_owned(), text.clone());
                 typed(text, schema)
@@ -205,6 +211,11 @@ impl Resolver<'_> {
         self.left = left.ok_or_else(|| format!("references bring in more than {} MiB together", MAX_TOTAL >> 20))?;
         Ok(())
     }
+}
+
+/// Whether the value is the path of a file whose text is meant.
+fn is_file(schema: Option<&Value>) -> bool {
+    schema.and_then(|schema| schema.get("format")).is_some_and(|format| format == TextFile::FORMAT)
 }
 
 /// Reads a file that a reference names; its last line break is not part of the value.

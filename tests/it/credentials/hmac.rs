@@ -15,7 +15,7 @@ fn stripe(offset: i64, body: &[u8]) -> String {
     let time = now.checked_add_signed(offset).unwrap();
     let key = hmac::Key::new(hmac::HMAC_SHA256, b"s3cret");
     let signed = hmac::sign(&key, &[format!("{time}.").as_bytes(), body].concat());
-    let digits: String = signed.as_ref().iter().map(|byte| format!("{byte:02x}")).collect();
+    let digits = signed.as_ref().iter().fold(String::new(), |text, byte| format!("{text}{byte:02x}"));
     format!("t={time},v1={digits}")
 }
 

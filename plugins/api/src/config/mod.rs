@@ -4,6 +4,7 @@
 mod bytes;
 mod duration;
 mod field;
+mod file;
 mod glob;
 mod method;
 mod net;
@@ -14,6 +15,7 @@ mod status;
 pub use bytes::ByteSize;
 pub use duration::HumanDuration;
 pub use field::{FieldName, FieldValue};
+pub use file::TextFile;
 pub use glob::Glob;
 pub use method::parse_method;
 pub use net::Network;
@@ -25,7 +27,7 @@ pub use status::StatusSet;
 pub type FormatCheck = fn(&str) -> Result<(), String>;
 
 /// Every `format` that the schemas of this module use, with its check.
-pub fn formats() -> [(&'static str, FormatCheck); 9] {
+pub fn formats() -> [(&'static str, FormatCheck); 10] {
     [
         (HumanDuration::FORMAT, |t| HumanDuration::parse(t).map(drop)),
         (ByteSize::FORMAT, |t| ByteSize::parse(t).map(drop)),
@@ -36,6 +38,7 @@ pub fn formats() -> [(&'static str, FormatCheck); 9] {
         (Network::FORMAT, |t| Network::parse(t).map(drop)),
         (Sha256Hex::FORMAT, |t| Sha256Hex::parse(t).map(drop)),
         (StatusSet::FORMAT, |t| StatusSet::parse(t).map(drop)),
+        (TextFile::FORMAT, |t| TextFile::parse(t).map(drop)),
     ]
 }
 
