@@ -244,9 +244,9 @@ fn source(name: &str) -> String {
     let folder = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("src").join(name);
     let files = fs::read_dir(folder).unwrap().map(|file| file.unwrap().path());
     let code = files.filter(|path| path.file_name().is_some_and(|file| file != "tests.rs"));
-    let text: String = code.map(|path| fs::read_to_string(path).unwrap()).collect();
     let before_tests = |text: &str| text.split("mod tests {").next().unwrap_or_default().to_owned();
-    before_tests(&text).lines().filter(|line| !line.trim().starts_with("#[")).collect()
+    let text: String = code.map(|path| before_tests(&fs::read_to_string(path).unwrap())).collect();
+    text.lines().filter(|line| !line.trim().starts_with("#[")).collect()
 }
 
 /// A code that no probe brings up is found in the source: it is the only kind of text there that looks like one and is
