@@ -184,6 +184,7 @@ fn a_key_may_stand_in_one_place_only_and_is_seen_nowhere_else() {
     });
     let text = key.split('_').nth(2).unwrap();
     assert!(!log.contains(text), "{log}");
+    assert!(log.contains("\"detail\":\"there is more than one key\""), "why it was refused: {log}");
     assert!(!gateway.stderr().contains(text));
     assert!(!String::from_utf8_lossy(&std::fs::read(gateway.folder().join("store.redb")).unwrap()).contains(text));
 }
