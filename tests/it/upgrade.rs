@@ -249,6 +249,15 @@ fn with_key(address: &str, key: &str) -> Response {
     exchange(address, "GET /keyed", &[("X-API-Key", key)], b"")
 }
 
+/// Ends the clients when the test ends, well or not.
+struct Finish<'a>(&'a AtomicBool);
+
+impl Drop for Finish<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::SeqCst);
+    }
+}
+
 /// Uses a key until it is done; what was not answered 200.
 fn use_key(address: &str, key: &str, done: &AtomicBool) -> Vec<String> {
     let mut refused = Vec::new();
@@ -269,6 +278,7 @@ fn keys_are_good_throughout_and_can_be_changed_after() {
     let mut old = Vec::new();
     let refused = std::thread::scope(|scope| {
         let client = scope.spawn(|| use_key(&address, &key, &done));
+        let finish = Finish(&done);
         let mut earlier: Option<(String, String)> = None;
         for who in 1..=3 {
             let mut next = running.successor(&keyed(&place, &upstream, who));
@@ -282,7 +292,7 @@ fn keys_are_good_throughout_and_can_be_changed_after() {
             }
             old.push(std::mem::replace(&mut running, next));
         }
-        done.store(true, Ordering::SeqCst);
+        drop(finish);
         client.join().unwrap()
     });
     assert_eq!(refused, Vec::<String>::new());

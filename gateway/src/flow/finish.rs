@@ -44,7 +44,7 @@ impl Steps {
             Target::Upstream { upstream, .. } if in_air.outcome.attempts > 0 => Some(upstream),
             _ => None,
         });
-        let detail = in_air.outcome.fault.as_ref().map(ToString::to_string);
+        let fault = in_air.outcome.fault.as_ref().map(ToString::to_string);
         self.gateway.access_log.write(&Entry {
             request_id: in_air.ctx.request_id.as_str(),
             client: in_air.ctx.client,
@@ -58,7 +58,7 @@ impl Steps {
             status: outcome.status.map_or(0, |status| status.as_u16()),
             code: outcome.code,
             grpc_status: in_air.grpc.as_ref().and_then(|call| call.status),
-            detail: detail.as_deref(),
+            detail: fault.as_deref().or(in_air.ctx.refusal.as_deref()),
             consumer: in_air.ctx.consumer.as_ref().map(|consumer| consumer.name()),
             upstream: upstream.map(|upstream| (&*upstream.name, in_air.outcome.endpoint)),
             attempts: in_air.outcome.attempts,

@@ -1,6 +1,6 @@
 //! API keys that are issued at run time.
 //!
-//! A request looks into a [`Table`] in memory and nowhere else. A [`KeyStore`] keeps the keys: changes go through it and are
+//! A request looks into a `Table` in memory and nowhere else. A `KeyStore` keeps the keys: changes go through it and are
 //! made in the table once they are kept; a task in the background learns what others have changed, and keeps last uses.
 
 mod change;

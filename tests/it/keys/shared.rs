@@ -2,6 +2,8 @@
 
 use super::*;
 
+const WANTED: &str = r#"{"consumer": "acme"}"#;
+
 fn on(redis: &Redis) -> String {
     // The machine of the tests may be busy: the time-out is longer than anybody would want.
     format!("{{ shared: {{ redis: \"{}\", timeout: 2s }} }}", redis.url())
@@ -83,6 +85,38 @@ fn without_the_server_known_keys_are_good_and_nothing_changes() {
     with_key(&gateway, "wrong").assert_problem(401, "api_key_invalid");
     redis.start_again();
     assert!(until(&gateway, &key, 200) < Duration::from_secs(5));
+}
+
+#[test]
+fn only_one_of_two_gateways_replaces_a_key() {
+    let (upstream, redis) = (Upstream::echo(), Redis::start());
+    let text = config_of(&upstream, &on(&redis));
+    let gateways = [(); 2].map(|()| Gateway::start(&text));
+    for round in 0..40 {
+        let (id, _) = create(&gateways[0], WANTED);
+        let together = std::sync::Barrier::new(gateways.len());
+        let rotate = format!("POST /api/keys/{id}/rotate");
+        let ask = |gateway: &Gateway| {
+            together.wait();
+            gateway.admin_send(&rotate, "").status
+        };
+        let statuses: Vec<u16> = std::thread::scope(|scope| {
+            let asked: Vec<_> = gateways.iter().map(|gateway| scope.spawn(|| ask(gateway))).collect();
+            asked.into_iter().map(|asked| asked.join().unwrap()).collect()
+        });
+        let made = statuses.iter().filter(|status| **status == 201).count();
+        assert!(made == 1 && statuses.contains(&409), "round {round}: {statuses:?}");
+    }
+}
+
+#[test]
+fn gateways_share_the_bound_on_keys() {
+    let (upstream, redis) = (Upstream::echo(), Redis::start());
+    let text = format!("{}keys: {{ store: shared, max: 2 }}\n", config(&upstream, &on(&redis)));
+    let [one, two] = [(); 2].map(|()| Gateway::start(&text));
+    create(&one, WANTED);
+    create(&two, WANTED);
+    one.admin_send("POST /api/keys", WANTED).assert_problem(507, "keys_full");
 }
 
 #[test]
