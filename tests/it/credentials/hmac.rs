@@ -1,6 +1,9 @@
 //! Signed webhooks.
 
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::{
+    fmt::Write as _,
+    time::{SystemTime, UNIX_EPOCH},
+};
 
 use ring::hmac;
 
@@ -15,8 +18,11 @@ fn stripe(offset: i64, body: &[u8]) -> String {
     let time = now.checked_add_signed(offset).unwrap();
     let key = hmac::Key::new(hmac::HMAC_SHA256, b"s3cret");
     let signed = hmac::sign(&key, &[format!("{time}.").as_bytes(), body].concat());
-    let digits = signed.as_ref().iter().fold(String::new(), |text, byte| format!("{text}{byte:02x}"));
-    format!("t={time},v1={digits}")
+    let mut field = format!("t={time},v1=");
+    for byte in signed.as_ref() {
+        write!(field, "{byte:02x}").unwrap();
+    }
+    field
 }
 
 fn send(gateway: &Gateway, signature: &str, body: &[u8]) -> Response {
