@@ -14,7 +14,7 @@ mod status;
 pub use bytes::ByteSize;
 pub use duration::HumanDuration;
 pub use field::{FieldName, FieldValue};
-pub use file::TextFile;
+pub use file::FileText;
 pub use glob::Glob;
 pub use net::Network;
 pub use rate::ByteRate;
@@ -36,7 +36,7 @@ pub fn formats() -> [(&'static str, FormatCheck); 10] {
         (Network::FORMAT, |t| Network::parse(t).map(drop)),
         (Sha256Hex::FORMAT, |t| Sha256Hex::parse(t).map(drop)),
         (StatusSet::FORMAT, |t| StatusSet::parse(t).map(drop)),
-        (TextFile::FORMAT, |t| TextFile::parse(t).map(drop)),
+        (FileText::FORMAT, |t| FileText::parse(t).map(drop)),
     ]
 }
 
