@@ -171,7 +171,7 @@ impl Trusted {
         if candidates.peek().is_none() {
             return Err(Wrong::Invalid("no such key"));
         }
-        if candidates.any(|key| key.verifies(token.algorithm, token.message, token.signature)) {
+        if candidates.any(|key| key.verifies(token.algorithm, token.message.as_bytes(), token.signature)) {
             return Ok(number);
         }
         Err(Wrong::Invalid("the signature does not verify"))
