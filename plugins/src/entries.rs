@@ -213,6 +213,9 @@ impl Members {
             response: some(|needs| needs.response),
             done: some(|needs| needs.done),
             authenticates: true,
+            client_certificate: some(|needs| needs.client_certificate),
+            secret_query: self.0.iter().flat_map(|member| member.needs.secret_query.clone()).collect(),
+            secret_headers: self.0.iter().flat_map(|member| member.needs.secret_headers.clone()).collect(),
             ..Needs::default()
         }
     }

@@ -6,7 +6,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use crossway_plugin_api::config::TextFile;
+use crossway_plugin_api::config::FileText;
 use serde_json::{Map, Value};
 
 use super::{
@@ -215,7 +215,7 @@ impl Resolver<'_> {
 
 /// Whether the value is the path of a file whose text is meant.
 fn is_file(schema: Option<&Value>) -> bool {
-    schema.and_then(|schema| schema.get("format")).is_some_and(|format| format == TextFile::FORMAT)
+    schema.and_then(|schema| schema.get("format")).is_some_and(|format| format == FileText::FORMAT)
 }
 
 /// Reads a file that a reference names; its last line break is not part of the value.

@@ -44,7 +44,9 @@ impl Steps {
             Target::Upstream { upstream, .. } if in_air.outcome.attempts > 0 => Some(upstream),
             _ => None,
         });
-        let fault = in_air.outcome.fault.as_ref().map(ToString::to_string);
+        let detail = in_air.outcome.fault.as_ref().map(ToString::to_string);
+        // Where the request was let through after all, the reason is of no interest.
+        let refusal = outcome.code.and(in_air.ctx.refusal.as_deref());
         self.gateway.access_log.write(&Entry {
             request_id: in_air.ctx.request_id.as_str(),
             client: in_air.ctx.client,
@@ -58,7 +60,7 @@ impl Steps {
             status: outcome.status.map_or(0, |status| status.as_u16()),
             code: outcome.code,
             grpc_status: in_air.grpc.as_ref().and_then(|call| call.status),
-            detail: fault.as_deref().or(in_air.ctx.refusal.as_deref()),
+            detail: detail.as_deref().or(refusal),
             consumer: in_air.ctx.consumer.as_ref().map(|consumer| consumer.name()),
             upstream: upstream.map(|upstream| (&*upstream.name, in_air.outcome.endpoint)),
             attempts: in_air.outcome.attempts,

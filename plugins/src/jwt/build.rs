@@ -99,7 +99,7 @@ fn source(issuer: &Issuer, place: &str, deps: &Deps) -> Checked<Source> {
         }
     };
     if let Some(secret) = secret {
-        return fixed(KeySet::single(Key::secret(secret.expose())), "secret");
+        return fixed(KeySet::single(Key::secret(secret.expose().as_bytes())), "secret");
     }
     if let Some(pem) = public_key {
         let key = Key::pem(pem).map_err(|reason| InvalidConfig::new(below("public_key"), reason))?;

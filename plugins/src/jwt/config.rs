@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use crossway_plugin_api::config::{ByteSize, FieldName, FieldValue, Glob, HumanDuration, Secret, TextFile};
+use crossway_plugin_api::config::{ByteSize, FieldName, FieldValue, FileText, Glob, HumanDuration, Secret};
 use http::{HeaderValue, header::AUTHORIZATION};
 use schemars::JsonSchema;
 use serde::Deserialize;
@@ -74,7 +74,7 @@ pub struct Issuer {
     /// URL of its key set (RFC 7517).
     pub jwks_url: Option<String>,
     /// File with its key set.
-    pub jwks_file: Option<TextFile>,
+    pub jwks_file: Option<FileText>,
     /// Its public key in PEM: RSA, P-256, P-384 or Ed25519.
     pub public_key: Option<String>,
     /// A secret that is shared with it, for the algorithms HS256, HS384 and HS512: at least 32, 48 or 64 bytes long.

@@ -33,15 +33,15 @@ impl Key {
     }
 
     /// Whether it has made this signature, which is in base64url.
-    pub(super) fn verifies(&self, algorithm: Algorithm, message: &str, signature: &str) -> bool {
-        let verified = crypto::verify(signature, message.as_bytes(), &self.inner, algorithm.of_library());
+    pub(super) fn verifies(&self, algorithm: Algorithm, message: &[u8], signature: &str) -> bool {
+        let verified = crypto::verify(signature, message, &self.inner, algorithm.of_library());
         self.fits(algorithm) && matches!(verified, Ok(true))
     }
 
     /// A secret. Its length is the caller's to check.
-    pub(super) fn secret(secret: &str) -> Self {
+    pub(super) fn secret(secret: &[u8]) -> Self {
         use Algorithm::{HS256, HS384, HS512};
-        let inner = DecodingKey::from_secret(secret.as_bytes());
+        let inner = DecodingKey::from_secret(secret);
         Self { kid: None, algorithms: vec![HS256, HS384, HS512], inner }
     }
 

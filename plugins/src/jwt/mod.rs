@@ -171,7 +171,7 @@ impl Trusted {
         if candidates.peek().is_none() {
             return Err(Wrong::Invalid("no such key"));
         }
-        if candidates.any(|key| key.verifies(token.algorithm, token.message, token.signature)) {
+        if candidates.any(|key| key.verifies(token.algorithm, token.message.as_bytes(), token.signature)) {
             return Ok(number);
         }
         Err(Wrong::Invalid("the signature does not verify"))
@@ -194,6 +194,8 @@ impl Plugin for Guard {
             upstream_request: !self.policy.forward.is_empty(),
             response: self.looks_in_query(),
             authenticates: true,
+            secret_query: self.places.iter().filter_map(Place::parameter).collect(),
+            secret_headers: self.places.iter().filter_map(Place::field).collect(),
             ..Needs::default()
         }
     }

@@ -20,6 +20,18 @@ pub(super) enum Place {
     Query(String),
 }
 
+impl Place {
+    /// The parameter of the query that it is, if it is one.
+    pub(super) fn parameter(&self) -> Option<String> {
+        if let Self::Query(name) = self { Some(name.clone()) } else { None }
+    }
+
+    /// The header field that it is, if it is one.
+    pub(super) fn field(&self) -> Option<HeaderName> {
+        if let Self::Header(name, _) = self { Some(name.clone()) } else { None }
+    }
+}
+
 /// What a request has in all places together.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Found<'r> {

@@ -14,6 +14,7 @@ mod attacks;
 mod fetching;
 mod rules;
 mod settings;
+mod vectors;
 
 const NOW: u64 = 1_800_000_000;
 const ISSUER: &str = "https://idp.test";

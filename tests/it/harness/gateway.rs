@@ -200,6 +200,11 @@ impl Gateway {
         self.folder.path().join("gateway.yaml")
     }
 
+    /// What the access log has, where it goes to standard output.
+    pub fn stdout(&self) -> String {
+        std::fs::read_to_string(self.folder.path().join(format!("stdout{}", self.age))).unwrap_or_default()
+    }
+
     pub fn stderr(&self) -> String {
         std::fs::read_to_string(self.folder.path().join(format!("stderr{}", self.age))).unwrap_or_default()
     }

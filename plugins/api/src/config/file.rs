@@ -2,9 +2,9 @@
 
 /// The text of a file; in the configuration stands its path, relative to the file that names it. The loader reads it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct TextFile(pub String);
+pub struct FileText(pub String);
 
-impl TextFile {
+impl FileText {
     /// Name of the schema format. The loader puts the text of the file in place of a value of this format.
     pub const FORMAT: &'static str = "crossway-text-file";
 
@@ -14,4 +14,4 @@ impl TextFile {
     }
 }
 
-super::text_scalar!(TextFile, "The path of a file; the text in it is the value.", "keys/issuer.json");
+super::text_scalar!(FileText, "The path of a file; the text in it is the value.", "keys/issuer.json");

@@ -15,7 +15,7 @@ mod status;
 pub use bytes::ByteSize;
 pub use duration::HumanDuration;
 pub use field::{FieldName, FieldValue};
-pub use file::TextFile;
+pub use file::FileText;
 pub use glob::Glob;
 pub use method::parse_method;
 pub use net::Network;
@@ -38,7 +38,7 @@ pub fn formats() -> [(&'static str, FormatCheck); 10] {
         (Network::FORMAT, |t| Network::parse(t).map(drop)),
         (Sha256Hex::FORMAT, |t| Sha256Hex::parse(t).map(drop)),
         (StatusSet::FORMAT, |t| StatusSet::parse(t).map(drop)),
-        (TextFile::FORMAT, |t| TextFile::parse(t).map(drop)),
+        (FileText::FORMAT, |t| FileText::parse(t).map(drop)),
     ]
 }
 
