@@ -152,10 +152,10 @@ impl Resolver<'_> {
     }
 
     fn text(&mut self, node: &Node, text: &str, pointer: &str, schema: Option<&Value>) -> Value {
-        let joined = self.joined(node, text).and_then(|text| match is_file(schema) {
-            true => self.file(node, &text).map_err(|message| (message, None)),
-            false => Ok(text),
-        });
+        let mut joined = self.joined(node, text);
+        if is_file(schema) {
+            joined = joined.and_then(|path| self.file(node, &path).map_err(|message| (message, None)));
+        }
         match joined {
             Ok(text) => {
                 self.known.insert(pointer.to_owned(), text.clone());
