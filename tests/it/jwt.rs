@@ -219,6 +219,28 @@ fn a_flood_of_unknown_keys_costs_few_fetches() {
 }
 
 #[test]
+fn other_places_are_opened_by_name_and_closed_behind() {
+    let (idp, upstream) = (Idp::start(), Upstream::echo());
+    let settings = "from: [{ cookie: session }, { query: access_token }]";
+    let gateway = Gateway::start(&config(&idp, &upstream, "discovery: true", settings));
+    let good = token(&idp);
+    assert_eq!(orders(&gateway, &good).status, 401, "the usual place is closed now");
+    let answer = gateway.get(&format!("/orders?a=1&access_token={good}&b=%2F"));
+    assert_eq!((answer.status, answer.header("cache-control")), (200, Some("private")), "{}", answer.text());
+    let seen = upstream.received().pop().unwrap();
+    assert_eq!(seen.target, "/orders?a=1&b=%2F");
+    let answer = gateway.send("GET /orders", &[("Cookie", &format!("a=1; session={good}; b=2"))], b"");
+    assert_eq!((answer.status, answer.header("cache-control")), (200, None));
+    assert_eq!(upstream.received().pop().unwrap().header("cookie"), Some("a=1; b=2"));
+    let both = format!("/orders?access_token={good}");
+    gateway
+        .send(&format!("GET {both}"), &[("Cookie", &format!("session={good}"))], b"")
+        .assert_problem(400, "jwt_several");
+    let log = eventually("the log has it", || Some(gateway.stdout()).filter(|log| log.contains("jwt_several")));
+    assert!(!log.contains(&good[good.len() - 40..]), "no token in the log");
+}
+
+#[test]
 fn keys_from_a_file_that_the_configuration_names() {
     let (idp, upstream) = (Idp::start(), Upstream::echo());
     let keys = crate::harness::exchange(idp.url().strip_prefix("http://").unwrap(), "GET /jwks", &[], b"").text();

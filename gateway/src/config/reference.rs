@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 
 use crossway_plugin_api::config::{
-    ByteRate, ByteSize, FieldName, FieldValue, Glob, HumanDuration, Network, Sha256Hex, StatusSet,
+    ByteRate, ByteSize, FieldName, FieldValue, FileText, Glob, HumanDuration, Network, Sha256Hex, StatusSet,
 };
 use serde_json::Value;
 
@@ -28,12 +28,13 @@ keys. What the plugins do is told in [plugins/README.md](../plugins/README.md).
 
 ";
 
-const FORMATS: [(&str, &str); 10] = [
+const FORMATS: [(&str, &str); 11] = [
     (HumanDuration::FORMAT, "duration"),
     (ByteSize::FORMAT, "size"),
     (ByteRate::FORMAT, "rate"),
     (FieldName::FORMAT, "header field name"),
     (FieldValue::FORMAT, "header field value"),
+    (FileText::FORMAT, "path of a file"),
     (Glob::FORMAT, "pattern"),
     (Network::FORMAT, "network"),
     (Sha256Hex::FORMAT, "SHA-256"),

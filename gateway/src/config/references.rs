@@ -152,9 +152,10 @@ impl Resolver<'_> {
     }
 
     fn text(&mut self, node: &Node, text: &str, pointer: &str, schema: Option<&Value>) -> Value {
-        let joined = self.joined(node, text).and_then(|text| {
-            if is_file(schema) { self.file(node, &text).map_err(|message| (message, None)) } else { Ok(text) }
-        });
+        let mut joined = self.joined(node, text);
+        if is_file(schema) {
+            joined = joined.and_then(|path| self.file(node, &path).map_err(|message| (message, None)));
+        }
         match joined {
             Ok(text) => {
                 self.known.insert(pointer.to_owned(), text.clone());

@@ -73,7 +73,7 @@ pub struct Issuer {
     pub discovery: bool,
     /// URL of its key set (RFC 7517).
     pub jwks_url: Option<String>,
-    /// File with its key set.
+    /// Path of a file with its key set.
     pub jwks_file: Option<FileText>,
     /// Its public key in PEM: RSA, P-256, P-384 or Ed25519.
     pub public_key: Option<String>,

@@ -32,10 +32,9 @@ impl Key {
         self.algorithms.contains(&algorithm)
     }
 
-    /// Whether it has made this signature, which is in base64url.
+    /// Whether it has made this signature, which is in base64url. Whether it may is [`Key::fits`]'s to say.
     pub(super) fn verifies(&self, algorithm: Algorithm, message: &[u8], signature: &str) -> bool {
-        let verified = crypto::verify(signature, message, &self.inner, algorithm.of_library());
-        self.fits(algorithm) && matches!(verified, Ok(true))
+        matches!(crypto::verify(signature, message, &self.inner, algorithm.of_library()), Ok(true))
     }
 
     /// A secret. Its length is the caller's to check.

@@ -79,7 +79,8 @@ fn every_format_of_a_schema_is_listed() {
         Glob,
         Network,
         Sha256Hex,
-        StatusSet
+        StatusSet,
+        FileText
     ));
     let text = generated.as_value().to_string();
     for name in &listed {

@@ -166,6 +166,17 @@ async fn discovery_wants_the_very_issuer() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_key_verifies_the_one_algorithm_that_its_issuer_names() {
+    let idp = Arc::<FakeIdp>::default();
+    let mut set = key_set(&["RS256"]);
+    set["keys"][0]["alg"] = json!("RS512");
+    idp.answer(JWKS, 200, "", &set.to_string());
+    let plugin = build_with(&settings(&json!({ "algorithms": ["RS256", "RS512"] })), &deps_of(&idp)).unwrap();
+    assert!(bearer(&plugin, &named("RS512", "RS256")).await.is_let_in());
+    assert_eq!(bearer(&plugin, &named("RS256", "RS256")).await.code(), "jwt_invalid");
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_new_key_is_found_and_an_old_one_goes() {
     let idp = Arc::<FakeIdp>::default();
     idp.keys(&["RS256"]);
