@@ -2,9 +2,13 @@
 
 use std::{
     fs::File,
+    net::TcpListener,
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
-    sync::OnceLock,
+    sync::{
+        OnceLock,
+        atomic::{AtomicU16, Ordering},
+    },
 };
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
@@ -33,7 +37,7 @@ pub const CLIENT_SECRET: &str = "secret-of-the-tests-0123456789abcdef";
 impl Idp {
     pub fn start() -> Self {
         let mut idp = Self { child: None, url: String::new(), folder: tempfile::tempdir().unwrap() };
-        idp.run("0");
+        idp.run(&free_port().to_string());
         idp
     }
 
@@ -52,7 +56,7 @@ impl Idp {
         format!("{}/token", self.url)
     }
 
-    /// Ends the process; its port stays free for it, unless somebody else takes it.
+    /// Ends the process; its port stays free for it.
     pub fn stop(&mut self) {
         if let Some(mut child) = self.child.take() {
             let _ = child.kill();
@@ -143,6 +147,19 @@ impl Idp {
 impl Drop for Idp {
     fn drop(&mut self) {
         self.stop();
+    }
+}
+
+/// A port that stays free while the provider is down: below those that the system gives out by itself.
+fn free_port() -> u16 {
+    static NEXT: AtomicU16 = AtomicU16::new(0);
+    let first = std::process::id() % 100 * 100;
+    loop {
+        let at = (first + u32::from(NEXT.fetch_add(1, Ordering::Relaxed))) % 10_000;
+        let port = 20_000 + u16::try_from(at).unwrap();
+        if TcpListener::bind(("127.0.0.1", port)).is_ok() {
+            return port;
+        }
     }
 }
 

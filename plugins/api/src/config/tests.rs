@@ -76,6 +76,7 @@ fn every_format_of_a_schema_is_listed() {
         ByteRate,
         FieldName,
         FieldValue,
+        FileText,
         Glob,
         Network,
         Sha256Hex,

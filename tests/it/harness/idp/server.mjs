@@ -1,5 +1,5 @@
-// An identity provider for tests: `node server.mjs PORT KEYS`. PORT 0 takes a free one; the line on standard output says
-// which. KEYS is a file: signing keys are read from it, or made and written to it where there is none.
+// An identity provider for tests: `node server.mjs PORT KEYS`. The line on standard output says that it listens,
+// and is its issuer. KEYS is a file: signing keys are read from it, or made and written to it where there is none.
 import { createServer } from 'node:http';
 import { generateKeyPairSync, randomUUID } from 'node:crypto';
 import { existsSync, readFileSync, writeFileSync } from 'node:fs';
