@@ -28,6 +28,7 @@ pub async fn drain(
     // For load balancers that still send. It is kept even with nobody connected: who is about to connect cannot be known.
     tokio::time::sleep(readiness_delay).await;
     listeners.close_all().await;
+    tracing::info!("the listeners are closed");
     // A connection that was accepted last may not have been counted yet.
     tokio::time::sleep(SETTLE).await;
     match tokio::time::timeout(deadline, gateway.connections.none_left()).await {

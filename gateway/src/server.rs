@@ -174,7 +174,7 @@ impl Server {
         };
         if replaced {
             tracing::info!("a new process has taken over");
-            serving.stop();
+            serving.stop().await;
         }
         let ended = self.leave(signals, replaced).await;
         self.gateway.keys.keep_uses().await;

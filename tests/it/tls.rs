@@ -13,7 +13,7 @@ use rustls::{
     version::{TLS12, TLS13},
 };
 
-use crate::harness::{Answer, Folder, Gateway, Secure, Trust, Upstream, eventually, raw};
+use crate::harness::{Answer, Finish, Folder, Gateway, Secure, Trust, Upstream, eventually, raw};
 
 /// The names that the certificate of these tests has, and a host that is none of them.
 const OPEN: &str = "open.test";
@@ -249,6 +249,7 @@ fn certificates_are_renewed_under_load_and_a_wrong_key_changes_nothing() {
                 })
             })
             .collect();
+        let finish = Finish(&done);
         for round in 0..10 {
             let before = gateway.generation();
             let good = round % 3 != 2;
@@ -267,7 +268,7 @@ fn certificates_are_renewed_under_load_and_a_wrong_key_changes_nothing() {
             let shown = client.0.conn.peer_certificates().unwrap()[0].to_vec();
             assert_eq!(shown == made, good, "round {round}");
         }
-        done.store(true, Ordering::SeqCst);
+        drop(finish);
         let served: u32 = clients.into_iter().map(|client| client.join().unwrap()).sum();
         assert!(served > 20, "{served}");
     });

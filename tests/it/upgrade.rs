@@ -11,7 +11,7 @@ use std::{
     },
 };
 
-use crate::harness::{Answer, Connection, Gateway, Response, Upstream, eventually, exchange};
+use crate::harness::{Answer, Connection, Finish, Gateway, Response, Upstream, eventually, exchange};
 
 /// Upgrades in a row; more of them by hand.
 const TIMES: usize = 10;
@@ -93,6 +93,7 @@ fn upgrades_under_load_lose_nothing() {
                 scope.spawn(move || ask_on(address, keeps, done, lost))
             })
             .into();
+        let finish = Finish(&done);
         for who in 1..=times {
             let mut next = running.successor(&place.config(who));
             next.wait_in_charge();
@@ -100,7 +101,7 @@ fn upgrades_under_load_lose_nothing() {
         }
         let mut last = Connection::open(&address);
         assert_eq!(whose(&mut last), Some(times));
-        done.store(true, Ordering::SeqCst);
+        drop(finish);
         clients.into_iter().map(|client| client.join().unwrap()).sum()
     });
     assert_eq!(*lost.lock().unwrap(), Vec::<String>::new(), "of {served} and more");
@@ -247,15 +248,6 @@ fn make_key(gateway: &Gateway) -> (String, String) {
 
 fn with_key(address: &str, key: &str) -> Response {
     exchange(address, "GET /keyed", &[("X-API-Key", key)], b"")
-}
-
-/// Ends the clients when the test ends, well or not.
-struct Finish<'a>(&'a AtomicBool);
-
-impl Drop for Finish<'_> {
-    fn drop(&mut self) {
-        self.0.store(true, Ordering::SeqCst);
-    }
 }
 
 /// Uses a key until it is done; what was not answered 200.

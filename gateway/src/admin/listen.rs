@@ -77,10 +77,12 @@ impl Serving {
     }
 
     /// Stops accepting: another process has taken over.
-    pub fn stop(&mut self) {
+    pub async fn stop(&mut self) {
         self.spares.clear();
         for task in self.tasks.drain(..) {
             task.abort();
+            // It ends with the error of having been told to.
+            let _ = task.await;
         }
     }
 }

@@ -68,6 +68,12 @@ impl Gateway {
             let status = self.try_admin("GET /api/status")?.json();
             (status["pid"] == self.pid() && status["ready"] == true).then_some(())
         });
+        // Both accept for a moment.
+        let old = self.log_of(self.age - 1);
+        eventually("the old process accepts nothing more", || {
+            let said = std::fs::read_to_string(&old).unwrap_or_default();
+            said.contains("the listeners are closed").then_some(())
+        });
         self.refresh();
     }
 
@@ -206,7 +212,11 @@ impl Gateway {
     }
 
     pub fn stderr(&self) -> String {
-        std::fs::read_to_string(self.folder.path().join(format!("stderr{}", self.age))).unwrap_or_default()
+        std::fs::read_to_string(self.log_of(self.age)).unwrap_or_default()
+    }
+
+    fn log_of(&self, age: usize) -> PathBuf {
+        self.folder.path().join(format!("stderr{age}"))
     }
 
     pub fn pid(&self) -> u32 {

@@ -12,7 +12,10 @@ mod silent;
 mod upstream;
 pub mod websocket;
 
-use std::time::{Duration, Instant};
+use std::{
+    sync::atomic::{AtomicBool, Ordering},
+    time::{Duration, Instant},
+};
 
 pub use certificates::Folder;
 pub use client::{Connection, Response, connect_from, exchange, raw};
@@ -44,6 +47,15 @@ pub fn pass(time: Duration) {
     let began = Instant::now();
     while began.elapsed() < time {
         std::thread::park_timeout(time.saturating_sub(began.elapsed()));
+    }
+}
+
+/// Tells threads that go on until it is done, also when the test fails: a scope waits for its threads for ever.
+pub struct Finish<'a>(pub &'a AtomicBool);
+
+impl Drop for Finish<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::SeqCst);
     }
 }
 
