@@ -10,10 +10,7 @@ use anyhow::Context as _;
 
 use arc_swap::ArcSwap;
 use crossway_plugin_api::{Clock, Deps};
-use pingora_core::{
-    connectors::{ConnectorOptions, http::Connector},
-    server::configuration::ServerConf,
-};
+use pingora_core::{connectors::ConnectorOptions, server::configuration::ServerConf};
 use pingora_proxy::HttpProxy;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
@@ -34,8 +31,8 @@ use crate::{
     upstream::{Registry, exchange::Exchange},
 };
 
-/// Pools of idle connections to upstreams in each worker: that of the stream and that of the exchange.
-const POOLS: usize = 2;
+/// Pools of idle connections to upstreams in each worker: that of the stream, and of the exchange one for each version.
+const POOLS: usize = 3;
 /// Most attempts Pingora makes for one request; the retry rules of an upstream end them long before.
 const MAX_TRIES: usize = 16;
 
@@ -125,7 +122,7 @@ impl Server {
             max_retries: MAX_TRIES,
             ..ServerConf::default()
         });
-        let exchange = Exchange::new(Connector::new(Some(ConnectorOptions::from_server_conf(&conf))));
+        let exchange = Exchange::new(&ConnectorOptions::from_server_conf(&conf));
         let gateway = Arc::new(Gateway {
             snapshot: ArcSwap::from_pointee(snapshot),
             registry,

@@ -94,7 +94,7 @@ async fn call(
 struct Attempt<'a> {
     steps: &'a Steps,
     upstream: &'a Upstream,
-    endpoint: &'a Endpoint,
+    endpoint: &'a Arc<Endpoint>,
     deadline: Instant,
     reused: bool,
 }

@@ -1,9 +1,10 @@
 //! The exchange way: the gateway itself talks to the upstream, and holds bodies where a plugin wants the whole.
 
-use std::{sync::Arc, time::Instant};
+use std::{future::Future, sync::Arc, time::Instant};
 
+use bytes::Bytes;
 use crossway_plugin_api::{Fault, Overflow};
-use http::{HeaderValue, StatusCode, Version, header};
+use http::{HeaderValue, StatusCode, Version, header, request::Parts};
 use pingora_http::{RequestHeader, ResponseHeader};
 use pingora_proxy::Session;
 
@@ -36,14 +37,14 @@ pub(super) async fn run(
     admitted.outcome.upstream_wait = trace.waited;
     admitted.outcome.attempts = trace.attempts;
     admitted.outcome.endpoint = trace.endpoint;
-    let answer = sent?;
-    if answer.head.status == StatusCode::SWITCHING_PROTOCOLS {
+    let (head, answer) = sent?;
+    if answer.status == StatusCode::SWITCHING_PROTOCOLS {
         let idle = admitted.route.as_ref().and_then(|route| route.websocket);
         let idle = idle.ok_or_else(|| Fault::Internal("a switch on a route that allows none".into()))?;
-        tunnelled::run(session, admitted, answer, idle).await?;
+        tunnelled::run(session, admitted, (head, answer), idle).await?;
         return Ok(Next::Sent);
     }
-    answer_client(session, admitted, answer, deadline).await?;
+    answer_client(session, admitted, (head, answer), deadline).await?;
     Ok(Next::Sent)
 }
 
@@ -53,8 +54,8 @@ async fn send(
     admitted: &mut Admitted,
     upstream: &Upstream,
     trace: &mut Trace,
-) -> Result<Answer, Fault> {
-    let base = session.req_header().clone();
+) -> Result<(ResponseHeader, Answer), Fault> {
+    let base = outbound::copy(session.req_header());
     let exchange = &steps.gateway.exchange;
     match (admitted.body.clone(), admitted.framing.body) {
         (None, BodyFraming::Length(_) | BodyFraming::Chunked) => {
@@ -68,8 +69,17 @@ async fn send(
         (whole, _) => {
             let mut prepare = Base { base, admitted };
             let payload = Payload::Whole(whole.unwrap_or_default());
-            exchange.send(upstream, &mut prepare, payload, trace).await
+            unless_gone(session, exchange.send(upstream, &mut prepare, payload, trace)).await
         }
+    }
+}
+
+/// Waits for the upstream for as long as the client does, whose request has been read to its end.
+async fn unless_gone<T>(session: &mut Session, wait: impl Future<Output = Result<T, Fault>>) -> Result<T, Fault> {
+    tokio::select! {
+        biased;
+        done = wait => done,
+        _ = session.as_downstream_mut().read_body_or_idle(true) => Err(Fault::ClientGone),
     }
 }
 
@@ -78,7 +88,7 @@ const UNNAMED: HeaderValue = HeaderValue::from_static("unnamed");
 
 /// Makes the header from the client's for each attempt.
 struct Base<'a> {
-    base: RequestHeader,
+    base: Parts,
     admitted: &'a mut Admitted,
 }
 
@@ -90,7 +100,7 @@ impl Prepare for Base<'_> {
 
 impl Base<'_> {
     fn make(&mut self, endpoint_name: &HeaderValue) -> Result<RequestHeader, Fault> {
-        let mut req = self.base.clone();
+        let mut req = RequestHeader::from(self.base.clone());
         // What the endpoint speaks is known once there is a connection to it.
         req.set_version(Version::HTTP_11);
         request::strip_request_hop_by_hop(&mut req);
@@ -135,10 +145,9 @@ fn is_named_after_endpoint(admitted: &Admitted) -> bool {
 async fn answer_client(
     session: &mut Session,
     admitted: &mut Admitted,
-    mut answer: Answer,
+    (mut head, mut answer): (ResponseHeader, Answer),
     deadline: Instant,
 ) -> Result<(), Fault> {
-    let mut head = answer.head.clone();
     request::strip_hop_by_hop(&mut head);
     admitted.speak_version(&mut head);
     head.remove_header(&header::TRANSFER_ENCODING);
@@ -147,11 +156,10 @@ async fn answer_client(
     let wanted = chain.wants_response_body(admitted.entered, &head);
     let limit = admitted.route.as_ref().and_then(|r| r.max_buffered_body);
     let limit = limit.unwrap_or(admitted.listener.limits.request.buffered_body.0);
-    let fits = |max: u64| answer.declared_length().is_some_and(|length| length <= max);
+    let fits = |max: u64| answer.declared_length.is_some_and(|length| length <= max);
     match wanted.map(|(max, overflow)| (max.min(limit), overflow)) {
         Some((max, overflow)) if overflow == Overflow::Refuse || fits(max) || !answer.has_body(&method) => {
-            let mut body =
-                if answer.has_body(&method) { answer.whole(max, deadline).await? } else { bytes::Bytes::new() };
+            let mut body = if answer.has_body(&method) { answer.whole(max, deadline).await? } else { Bytes::new() };
             answer.finish().await;
             if !body.is_empty() {
                 match coded::response(body.clone(), &mut head, max).await {
@@ -219,7 +227,7 @@ async fn stream_answer(
     body::keep_or_close(session, admitted);
     session.write_response_header(Box::new(head), !has_body).await.map_err(|_| Fault::ClientGone)?;
     if has_body {
-        while let Some(mut piece) = answer.next().await? {
+        while let Some(mut piece) = next_piece(session, admitted, &mut answer).await? {
             if let Some(encoder) = &mut encoder {
                 piece = encoder.push(&piece, false).map_err(|e| Fault::Internal(e.to_string()))?;
             }
@@ -233,4 +241,13 @@ async fn stream_answer(
     }
     answer.finish().await;
     Ok(())
+}
+
+/// The next piece of the response, or the end of the client's patience.
+async fn next_piece(session: &mut Session, admitted: &Admitted, answer: &mut Answer) -> Result<Option<Bytes>, Fault> {
+    if admitted.framing.body == BodyFraming::None {
+        unless_gone(session, answer.next()).await
+    } else {
+        answer.next().await
+    }
 }

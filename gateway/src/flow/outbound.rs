@@ -93,6 +93,16 @@ fn plain(req: &mut RequestHeader) -> Parts {
     parts
 }
 
+/// The client's header, for one attempt after the other.
+pub(super) fn copy(req: &RequestHeader) -> Parts {
+    let mut parts = http::Request::new(()).into_parts().0;
+    parts.method.clone_from(&req.method);
+    parts.uri.clone_from(&req.uri);
+    parts.version = req.version;
+    parts.headers.clone_from(&req.headers);
+    parts
+}
+
 fn authority(host: &Host<'_>) -> String {
     match host.port {
         Some(port) => format!("{}:{port}", host.name),

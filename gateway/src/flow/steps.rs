@@ -21,6 +21,7 @@ use super::{
 };
 use crate::{
     gateway::Gateway,
+    request::BodyFraming,
     respond,
     router::Template,
     snapshot::{Route, Target, Way},
@@ -179,10 +180,12 @@ impl Admitted {
         Ok(())
     }
 
-    /// The answer of an HTTP/2 upstream without a length would become chunked on the stream way, which a client of HTTP/1.0
-    /// cannot read.
+    /// Whether the gateway itself talks to the upstream: where a plugin wants a body; where nothing has to pass both ways
+    /// at once, which is the most that Pingora's own way can do and what makes it dear; and where an answer of an HTTP/2
+    /// upstream without a length would become chunked, which a client of HTTP/1.0 cannot read.
     fn goes_by_exchange(&self, route: &Route, upstream: &Upstream) -> bool {
-        matches!(route.way, Way::Exchange(_)) || (upstream.http2 && self.version == Version::HTTP_10)
+        let one_way = self.framing.body == BodyFraming::None && !upstream.http2;
+        one_way || matches!(route.way, Way::Exchange(_)) || (upstream.http2 && self.version == Version::HTTP_10)
     }
 }
 

@@ -4,6 +4,7 @@
 use std::time::Duration;
 
 use crossway_plugin_api::Fault;
+use pingora_http::ResponseHeader;
 use pingora_proxy::Session;
 
 use super::{Admitted, exchanged::response_phase, upgrade};
@@ -13,14 +14,13 @@ use crate::{request, upstream::exchange::Answer};
 pub(super) async fn run(
     session: &mut Session,
     admitted: &mut Admitted,
-    mut answer: Answer,
+    (mut head, mut answer): (ResponseHeader, Answer),
     idle: Duration,
 ) -> Result<(), Fault> {
-    if !upgrade::is_made(&answer.head) {
+    if !upgrade::is_made(&head) {
         answer.close().await;
         return Err(Fault::UpstreamProtocol("a switch to another protocol than was asked for".into()));
     }
-    let mut head = answer.head.clone();
     request::strip_hop_by_hop(&mut head);
     admitted.speak_version(&mut head);
     response_phase(admitted, &mut head)?;

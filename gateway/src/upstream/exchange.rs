@@ -14,14 +14,21 @@ use async_trait::async_trait;
 use bytes::{Bytes, BytesMut};
 use crossway_plugin_api::Fault;
 use http::{HeaderValue, Method, StatusCode, Uri, header, uri};
-use pingora_core::{connectors::http::Connector, protocols::http::client::HttpSession, upstreams::peer::HttpPeer};
+use pingora_core::{
+    connectors::{
+        ConnectorOptions,
+        http::{Connector, v1},
+    },
+    protocols::http::client::HttpSession,
+};
 use pingora_http::{RequestHeader, ResponseHeader};
 
 use super::{Endpoint, Upstream, fault, lease::Lease, peer, pool::InFlight, retry::Failed};
 
 /// Makes exchanges; one for the process, with its pool of connections.
 pub struct Exchange {
-    connector: Connector,
+    http1: v1::Connector,
+    http2: Connector,
 }
 
 /// Where a request body comes from, piece by piece.
@@ -100,10 +107,12 @@ impl Trace {
     }
 }
 
-/// A response whose header has arrived.
+/// A response whose header, as the upstream sent it, has been taken: what follows.
 pub struct Answer {
-    /// Status and header fields, as the upstream sent them.
-    pub head: ResponseHeader,
+    /// The status.
+    pub status: StatusCode,
+    /// What the header says of the body's length.
+    pub declared_length: Option<u64>,
     lease: Lease,
     complete: bool,
     _in_flight: InFlight,
@@ -111,31 +120,57 @@ pub struct Answer {
 
 impl Exchange {
     /// Shares nothing but the settings with Pingora's own connector.
-    pub fn new(connector: Connector) -> Arc<Self> {
-        Arc::new(Self { connector })
+    pub fn new(options: &ConnectorOptions) -> Arc<Self> {
+        Arc::new(Self {
+            http1: v1::Connector::new(Some(options.clone())),
+            http2: Connector::new(Some(options.clone())),
+        })
     }
 
     /// Puts a session back into the pool.
-    pub(super) async fn give_back(&self, session: HttpSession, peer: &HttpPeer, idle: Duration) {
-        self.connector.release_http_session(session, peer, Some(idle)).await;
+    pub(super) async fn give_back(&self, session: HttpSession, endpoint: &Endpoint, idle: Duration) {
+        match session {
+            HttpSession::H1(session) => self.http1.release_http_session(session, &endpoint.peer, Some(idle)).await,
+            other => self.http2.release_http_session(other, &endpoint.peer, Some(idle)).await,
+        }
     }
 
     /// A session with this endpoint, and whether its connection had served a request before. `deadline` bounds the wait.
     pub async fn connect(
         self: &Arc<Self>,
         upstream: &Upstream,
-        endpoint: &Endpoint,
+        endpoint: &Arc<Endpoint>,
         deadline: Instant,
     ) -> Result<(Lease, bool), Fault> {
-        let timeouts = upstream.timeouts;
-        let peer = peer::for_attempt(&endpoint.peer, &timeouts, deadline.saturating_duration_since(Instant::now()));
-        // Boxed: connecting is a large future, and most requests have a connection ready.
-        let connect = Box::pin(self.connector.get_http_session(&peer));
-        let (session, reused) = within(deadline, connect).await?.map_err(|e| fault::connecting(&e))?;
-        if upstream.http2 && !matches!(session, HttpSession::H2(_)) {
-            return Err(Fault::Connect(fault::NOT_HTTP2.to_owned()));
+        let ready = if upstream.http2 { None } else { self.http1.reused_http_session(&endpoint.peer).await };
+        let (session, reused) = match ready {
+            Some(session) => (HttpSession::H1(session), true),
+            // Boxed: connecting is a large future, and most requests have a connection ready.
+            None => Box::pin(self.open(upstream, endpoint, deadline)).await?,
+        };
+        Ok((Lease::new(session, Arc::clone(endpoint), Arc::clone(self), upstream.timeouts.idle), reused))
+    }
+
+    async fn open(
+        &self,
+        upstream: &Upstream,
+        endpoint: &Endpoint,
+        deadline: Instant,
+    ) -> Result<(HttpSession, bool), Fault> {
+        let left = deadline.saturating_duration_since(Instant::now());
+        let peer = peer::for_attempt(&endpoint.peer, &upstream.timeouts, left);
+        if !upstream.http2 {
+            let connected = within(deadline, self.http1.get_http_session(&peer)).await?;
+            let (session, reused) = connected.map_err(|e| fault::connecting(&e))?;
+            return Ok((HttpSession::H1(session), reused));
         }
-        Ok((Lease::new(session, peer, Arc::clone(self), timeouts.idle), reused))
+        let connected = within(deadline, self.http2.get_http_session(&peer)).await?;
+        let (session, reused) = connected.map_err(|e| fault::connecting(&e))?;
+        if matches!(session, HttpSession::H2(_)) {
+            Ok((session, reused))
+        } else {
+            Err(Fault::Connect(fault::NOT_HTTP2.to_owned()))
+        }
     }
 
     /// Sends a request to the upstream, trying again as its rules say, and returns when a response header is there.
@@ -146,7 +181,7 @@ impl Exchange {
         prepare: &mut dyn Prepare,
         mut payload: Payload<'_>,
         trace: &mut Trace,
-    ) -> Result<Answer, Fault> {
+    ) -> Result<(ResponseHeader, Answer), Fault> {
         let deadline = trace.deadline;
         let mut failed_at = None;
         loop {
@@ -165,7 +200,7 @@ impl Exchange {
                 replayable: payload.is_replayable(),
                 reused: attempt.reused,
             };
-            let status = outcome.as_ref().map(|answer| answer.head.status);
+            let status = outcome.as_ref().map(|(head, _)| head.status);
             if settle(upstream, status, &failed, started) || Instant::now() >= deadline {
                 return outcome;
             }
@@ -193,13 +228,17 @@ pub fn settle(upstream: &Upstream, outcome: Result<StatusCode, &Fault>, failed: 
 struct Attempt<'a> {
     exchange: &'a Arc<Exchange>,
     upstream: &'a Upstream,
-    endpoint: &'a Endpoint,
+    endpoint: &'a Arc<Endpoint>,
     deadline: Instant,
     reused: bool,
 }
 
 impl Attempt<'_> {
-    async fn run(&mut self, mut header: RequestHeader, payload: &mut Payload<'_>) -> Result<Answer, Fault> {
+    async fn run(
+        &mut self,
+        mut header: RequestHeader,
+        payload: &mut Payload<'_>,
+    ) -> Result<(ResponseHeader, Answer), Fault> {
         let timeouts = self.upstream.timeouts;
         let in_flight = self.endpoint.enter();
         let (mut lease, reused) = self.exchange.connect(self.upstream, self.endpoint, self.deadline).await?;
@@ -213,7 +252,10 @@ impl Attempt<'_> {
         match self.talk(session, header, payload).await {
             Ok(head) => {
                 session.set_read_timeout(Some(timeouts.idle));
-                Ok(Answer { head, lease, complete: false, _in_flight: in_flight })
+                let declared_length =
+                    head.headers.get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse().ok());
+                let status = head.status;
+                Ok((head, Answer { status, declared_length, lease, complete: false, _in_flight: in_flight }))
             }
             Err(fault) => {
                 lease.end(false).await;
@@ -349,19 +391,14 @@ impl Answer {
         self.lease.end(false).await;
     }
 
-    /// What the header says of the body's length.
-    pub fn declared_length(&self) -> Option<u64> {
-        self.head.headers.get(header::CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
-    }
-
     /// Whether a response to `method` has a body at all (RFC 9110, section 6.4.1).
     pub fn has_body(&self, method: &Method) -> bool {
-        *method != Method::HEAD && !matches!(self.head.status.as_u16(), 204 | 304)
+        *method != Method::HEAD && !matches!(self.status.as_u16(), 204 | 304)
     }
 
     /// The whole body, at most `max` bytes, by `deadline`.
     pub async fn whole(&mut self, max: u64, deadline: Instant) -> Result<Bytes, Fault> {
-        if self.declared_length().is_some_and(|length| length > max) {
+        if self.declared_length.is_some_and(|length| length > max) {
             return Err(Fault::ResponseTooLarge { max });
         }
         let mut body = BytesMut::new();

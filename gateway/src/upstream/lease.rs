@@ -3,12 +3,9 @@
 use std::{sync::Arc, time::Duration};
 
 use crossway_plugin_api::Fault;
-use pingora_core::{
-    protocols::http::{client::HttpSession, v2::client::Http2Session},
-    upstreams::peer::HttpPeer,
-};
+use pingora_core::protocols::http::{client::HttpSession, v2::client::Http2Session};
 
-use super::{exchange::Exchange, fault};
+use super::{Endpoint, exchange::Exchange, fault};
 
 /// Why the session is always there.
 const PRESENT: &str = "only the end of the loan takes the session out";
@@ -16,16 +13,17 @@ const PRESENT: &str = "only the end of the loan takes the session out";
 /// A session on loan. An HTTP/1.1 connection ends with a loan that is dropped; of an HTTP/2 connection only the stream
 /// does, and the connection goes back to the pool, however the loan ends.
 pub struct Lease {
-    session: Option<HttpSession>,
-    peer: HttpPeer,
+    session: Option<Box<HttpSession>>,
+    endpoint: Arc<Endpoint>,
     exchange: Arc<Exchange>,
     idle: Duration,
 }
 
 impl Lease {
     /// A loan of a session; an unused connection is kept for `idle`.
-    pub(super) fn new(session: HttpSession, peer: HttpPeer, exchange: Arc<Exchange>, idle: Duration) -> Self {
-        Self { session: Some(session), peer, exchange, idle }
+    pub(super) fn new(session: HttpSession, endpoint: Arc<Endpoint>, exchange: Arc<Exchange>, idle: Duration) -> Self {
+        // Boxed: a session is large, and is passed on with the answer.
+        Self { session: Some(Box::new(session)), endpoint, exchange, idle }
     }
 
     pub(super) fn session(&mut self) -> &mut HttpSession {
@@ -52,8 +50,8 @@ impl Lease {
     /// Gives the connection back for the next request, if `complete`; ends it otherwise.
     pub async fn end(mut self, complete: bool) {
         let Some(mut session) = self.session.take() else { return };
-        if complete || matches!(session, HttpSession::H2(_)) {
-            self.exchange.give_back(session, &self.peer, self.idle).await;
+        if complete || matches!(*session, HttpSession::H2(_)) {
+            self.exchange.give_back(*session, &self.endpoint, self.idle).await;
         } else {
             session.shutdown().await;
         }
@@ -62,10 +60,12 @@ impl Lease {
 
 impl Drop for Lease {
     fn drop(&mut self) {
-        let Some(session @ HttpSession::H2(_)) = self.session.take() else { return };
+        let Some(session) = self.session.take().filter(|session| matches!(**session, HttpSession::H2(_))) else {
+            return;
+        };
         if let Ok(runtime) = tokio::runtime::Handle::try_current() {
-            let (exchange, peer, idle) = (Arc::clone(&self.exchange), self.peer.clone(), self.idle);
-            runtime.spawn(async move { exchange.give_back(session, &peer, idle).await });
+            let (exchange, endpoint, idle) = (Arc::clone(&self.exchange), Arc::clone(&self.endpoint), self.idle);
+            runtime.spawn(async move { exchange.give_back(*session, &endpoint, idle).await });
         }
     }
 }

@@ -110,6 +110,7 @@ pub fn template(address: SocketAddr, pool: u64, transport: &Transport) -> HttpPe
     peer.group_key = hasher.finish();
     peer.options.ca = tls.and_then(|t| t.authorities.clone());
     peer.client_cert_key = tls.and_then(|t| t.client.clone());
+    peer.options.http_upstream_request_policy = HttpUpstreamRequestPolicy::deny_upgrades();
     peer.options.tcp_keepalive = Some(pingora_core::protocols::TcpKeepalive {
         idle: Duration::from_mins(1),
         interval: Duration::from_secs(5),
@@ -144,7 +145,6 @@ pub fn for_attempt(template: &HttpPeer, timeouts: &StepTimeouts, left: Duration)
     options.read_timeout = Some(timeouts.idle.max(timeouts.first_byte));
     options.write_timeout = Some(timeouts.idle.min(left));
     options.idle_timeout = Some(timeouts.idle);
-    options.http_upstream_request_policy = HttpUpstreamRequestPolicy::deny_upgrades();
     peer
 }
 
