@@ -93,7 +93,7 @@ pub fn parts(reply: &Reply, id: &RequestId, wire: Option<grpc::Wire>) -> Result<
     {
         return Ok((head, Bytes::new()));
     }
-    let mut head = ResponseHeader::build(reply.status, Some(8 + reply.headers.len()))?;
+    let mut head = ResponseHeader::build_no_case(reply.status, Some(8 + reply.headers.len()))?;
     let (media_type, body): (Option<Cow<'_, HeaderValue>>, Bytes) = match &reply.content {
         Content::Empty => (None, Bytes::new()),
         Content::Problem(problem) => {

@@ -82,7 +82,7 @@ async fn call(
             reused,
         };
         let status = answered.as_ref().map(|answered| answered.head.status);
-        if exchange::settle(upstream, status, &failed, started) {
+        if exchange::settle(upstream, status, &failed, started.elapsed()) {
             return answered;
         }
         upstream.metrics.retried.inc();
@@ -141,8 +141,9 @@ impl Attempt<'_> {
 
 /// The header as the endpoint gets it.
 fn outgoing(session: &Session, admitted: &mut Admitted, endpoint: &Endpoint) -> Result<RequestHeader, Fault> {
-    let mut req = session.req_header().clone();
-    request::strip_request_hop_by_hop(&mut req);
+    let mut base = outbound::copy(session.req_header());
+    request::strip_request_hop_by_hop(&mut base.headers);
+    let mut req = RequestHeader::from(base);
     outbound::prepare(admitted, &mut req, &endpoint.authority)?;
     exchange::to_http2(&mut req, endpoint.peer.is_tls())?;
     Ok(req)

@@ -1,6 +1,11 @@
 //! The exchange way: the gateway itself talks to the upstream, and holds bodies where a plugin wants the whole.
 
-use std::{future::Future, sync::Arc, time::Instant};
+use std::{
+    future::Future,
+    pin::{Pin, pin},
+    sync::Arc,
+    time::Instant,
+};
 
 use bytes::Bytes;
 use crossway_plugin_api::{Fault, Overflow};
@@ -55,7 +60,8 @@ async fn send(
     upstream: &Upstream,
     trace: &mut Trace,
 ) -> Result<(ResponseHeader, Answer), Fault> {
-    let base = outbound::copy(session.req_header());
+    let mut base = outbound::copy(session.req_header());
+    request::strip_request_hop_by_hop(&mut base.headers);
     let exchange = &steps.gateway.exchange;
     match (admitted.body.clone(), admitted.framing.body) {
         (None, BodyFraming::Length(_) | BodyFraming::Chunked) => {
@@ -69,16 +75,19 @@ async fn send(
         (whole, _) => {
             let mut prepare = Base { base, admitted };
             let payload = Payload::Whole(whole.unwrap_or_default());
-            unless_gone(session, exchange.send(upstream, &mut prepare, payload, trace)).await
+            unless_gone(session, pin!(exchange.send(upstream, &mut prepare, payload, trace))).await
         }
     }
 }
 
 /// Waits for the upstream for as long as the client does, whose request has been read to its end.
-async fn unless_gone<T>(session: &mut Session, wait: impl Future<Output = Result<T, Fault>>) -> Result<T, Fault> {
+async fn unless_gone<T, W>(session: &mut Session, mut wait: Pin<&mut W>) -> Result<T, Fault>
+where
+    W: Future<Output = Result<T, Fault>>,
+{
     tokio::select! {
         biased;
-        done = wait => done,
+        done = &mut wait => done,
         _ = session.as_downstream_mut().read_body_or_idle(true) => Err(Fault::ClientGone),
     }
 }
@@ -103,7 +112,6 @@ impl Base<'_> {
         let mut req = RequestHeader::from(self.base.clone());
         // What the endpoint speaks is known once there is a connection to it.
         req.set_version(Version::HTTP_11);
-        request::strip_request_hop_by_hop(&mut req);
         outbound::prepare(self.admitted, &mut req, endpoint_name)?;
         if self.admitted.wanted == Wanted::WebSocket {
             upgrade::ask(&mut req)?;
@@ -145,7 +153,7 @@ fn is_named_after_endpoint(admitted: &Admitted) -> bool {
 async fn answer_client(
     session: &mut Session,
     admitted: &mut Admitted,
-    (mut head, mut answer): (ResponseHeader, Answer),
+    (mut head, answer): (ResponseHeader, Answer),
     deadline: Instant,
 ) -> Result<(), Fault> {
     request::strip_hop_by_hop(&mut head);
@@ -159,32 +167,45 @@ async fn answer_client(
     let fits = |max: u64| answer.declared_length.is_some_and(|length| length <= max);
     match wanted.map(|(max, overflow)| (max.min(limit), overflow)) {
         Some((max, overflow)) if overflow == Overflow::Refuse || fits(max) || !answer.has_body(&method) => {
-            let mut body = if answer.has_body(&method) { answer.whole(max, deadline).await? } else { Bytes::new() };
-            answer.finish().await;
-            if !body.is_empty() {
-                match coded::response(body.clone(), &mut head, max).await {
-                    Ok(plain) => body = plain,
-                    Err(fault) if overflow == Overflow::Refuse => return Err(fault),
-                    Err(_) => {
-                        // Past the plugins, as a body goes that is too large.
-                        response_phase(admitted, &mut head)?;
-                        body::keep_or_close(session, admitted);
-                        return coded::deliver(session, admitted, head, body).await.map_err(|_| Fault::ClientGone);
-                    }
-                }
-            }
-            let (length, was_empty) = (head.headers.get(header::CONTENT_LENGTH).cloned(), body.is_empty());
-            chain.on_response_body(&mut body, &mut head, &mut admitted.ctx, &mut admitted.entered).await?;
-            response_phase(admitted, &mut head)?;
-            body::keep_or_close(session, admitted);
-            if was_empty && body.is_empty() {
-                // To HEAD, 204 and 304 the upstream's word on the length stands.
-                return send_bodiless(session, admitted, head, length).await;
-            }
-            coded::deliver(session, admitted, head, body).await.map_err(|_| Fault::ClientGone)
+            Box::pin(hold_answer(session, admitted, (head, answer), (max, overflow), deadline)).await
         }
         _ => stream_answer(session, admitted, answer, head).await,
     }
+}
+
+/// Reads a body whole, for the plugins that want it.
+async fn hold_answer(
+    session: &mut Session,
+    admitted: &mut Admitted,
+    (mut head, mut answer): (ResponseHeader, Answer),
+    (max, overflow): (u64, Overflow),
+    deadline: Instant,
+) -> Result<(), Fault> {
+    let chain = Arc::clone(&admitted.chain);
+    let mut body =
+        if answer.has_body(&session.req_header().method) { answer.whole(max, deadline).await? } else { Bytes::new() };
+    answer.finish().await;
+    if !body.is_empty() {
+        match coded::response(body.clone(), &mut head, max).await {
+            Ok(plain) => body = plain,
+            Err(fault) if overflow == Overflow::Refuse => return Err(fault),
+            Err(_) => {
+                // Past the plugins, as a body goes that is too large.
+                response_phase(admitted, &mut head)?;
+                body::keep_or_close(session, admitted);
+                return coded::deliver(session, admitted, head, body).await.map_err(|_| Fault::ClientGone);
+            }
+        }
+    }
+    let (length, was_empty) = (head.headers.get(header::CONTENT_LENGTH).cloned(), body.is_empty());
+    chain.on_response_body(&mut body, &mut head, &mut admitted.ctx, &mut admitted.entered).await?;
+    response_phase(admitted, &mut head)?;
+    body::keep_or_close(session, admitted);
+    if was_empty && body.is_empty() {
+        // To HEAD, 204 and 304 the upstream's word on the length stands.
+        return send_bodiless(session, admitted, head, length).await;
+    }
+    coded::deliver(session, admitted, head, body).await.map_err(|_| Fault::ClientGone)
 }
 
 async fn send_bodiless(
@@ -246,7 +267,7 @@ async fn stream_answer(
 /// The next piece of the response, or the end of the client's patience.
 async fn next_piece(session: &mut Session, admitted: &Admitted, answer: &mut Answer) -> Result<Option<Bytes>, Fault> {
     if admitted.framing.body == BodyFraming::None {
-        unless_gone(session, answer.next()).await
+        unless_gone(session, pin!(answer.next())).await
     } else {
         answer.next().await
     }

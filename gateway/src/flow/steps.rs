@@ -184,7 +184,7 @@ impl Admitted {
     /// at once, which is the most that Pingora's own way can do and what makes it dear; and where an answer of an HTTP/2
     /// upstream without a length would become chunked, which a client of HTTP/1.0 cannot read.
     fn goes_by_exchange(&self, route: &Route, upstream: &Upstream) -> bool {
-        let one_way = self.framing.body == BodyFraming::None && !upstream.http2;
+        let one_way = self.framing.body == BodyFraming::None && !(upstream.http2 && self.version == Version::HTTP_2);
         one_way || matches!(route.way, Way::Exchange(_)) || (upstream.http2 && self.version == Version::HTTP_10)
     }
 }

@@ -17,7 +17,7 @@ use crate::{
     front::Cut,
     request::{self, BodyFraming},
     snapshot::Target,
-    upstream::{Upstream, fault, peer, retry::Failed},
+    upstream::{Upstream, exchange, fault, peer, retry::Failed},
 };
 
 /// Carries a fault of ours through Pingora's error type.
@@ -169,6 +169,7 @@ impl Steps {
             return Ok(());
         }
         let in_air = admitted(flight)?;
+        *res = exchange::plain(res);
         request::strip_hop_by_hop(res);
         in_air.speak_version(res);
         let chain = Arc::clone(&in_air.chain);

@@ -9,6 +9,7 @@ use crossway_plugins::request_id;
 use pingora_core::{
     apps::ServerApp,
     listeners::ConnectionFilter,
+    modules::http::HttpModules,
     protocols::{GetSocketDigest as _, Shutdown as _, Stream, l4::stream::Stream as L4Stream},
     server::ShutdownWatch,
 };
@@ -16,6 +17,7 @@ use pingora_proxy::HttpProxy;
 
 use super::{Link, proxy_protocol, secure};
 use crate::{
+    flow::Steps,
     gateway::{Gateway, OpenConnection},
     proxy::Proxy,
     request::Refusal,
@@ -59,6 +61,10 @@ pub struct Front {
     pub gateway: Arc<Gateway>,
     /// Pingora's proxy, shared by all listeners.
     pub proxy: Arc<HttpProxy<Proxy>>,
+    /// What Pingora's proxy would do with a request, for those that do without it.
+    pub steps: Steps,
+    /// Pingora's modules of a session: none.
+    pub modules: HttpModules,
 }
 
 /// The listener of a connection as a generation of the configuration has it: looked up once for each generation. Holds

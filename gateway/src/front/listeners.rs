@@ -14,6 +14,7 @@ use std::{
 use parking_lot::Mutex;
 use pingora_core::{
     listeners::{L4BufferSettings, ListenerConfig},
+    modules::http::HttpModules,
     server::Fds,
     services::{Service as _, listening::Service},
 };
@@ -21,7 +22,7 @@ use pingora_proxy::HttpProxy;
 use tokio::{net::TcpSocket, sync::watch, task::JoinHandle};
 
 use super::{Front, READ_BUFFER, WRITE_BUFFER, accept::Door};
-use crate::{gateway::Gateway, proxy::Proxy};
+use crate::{flow::Steps, gateway::Gateway, proxy::Proxy};
 
 /// Connections that may wait to be accepted.
 const BACKLOG: u32 = 4096;
@@ -152,7 +153,8 @@ impl Listeners {
         let fds = Arc::new(Mutex::new(fds));
         let (gateway, proxy) = (Arc::clone(&self.gateway), Arc::clone(&self.proxy));
         let door = Door { address: address.to_owned(), gateway: Arc::clone(&gateway) };
-        let front = Front { address: address.to_owned(), gateway, proxy };
+        let (steps, modules) = (Steps::new(Arc::clone(&gateway)), HttpModules::new());
+        let front = Front { address: address.to_owned(), gateway, proxy, steps, modules };
         let mut service = Service::new("listener".into(), front);
         service.set_connection_filter(Arc::new(door));
         let buffers = L4BufferSettings::new(READ_BUFFER, WRITE_BUFFER);

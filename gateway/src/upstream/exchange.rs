@@ -13,6 +13,7 @@ use std::{
 use async_trait::async_trait;
 use bytes::{Bytes, BytesMut};
 use crossway_plugin_api::Fault;
+use futures_util::FutureExt as _;
 use http::{HeaderValue, Method, StatusCode, Uri, header, uri};
 use pingora_core::{
     connectors::{
@@ -193,7 +194,8 @@ impl Exchange {
             let started = Instant::now();
             let mut attempt = Attempt { exchange: self, upstream, endpoint: &endpoint, deadline, reused: false };
             let outcome = attempt.run(header, &mut payload).await;
-            trace.waited += started.elapsed();
+            let ended = Instant::now();
+            trace.waited += ended - started;
             let failed = Failed {
                 attempts: trace.attempts,
                 method: &method,
@@ -201,7 +203,7 @@ impl Exchange {
                 reused: attempt.reused,
             };
             let status = outcome.as_ref().map(|(head, _)| head.status);
-            if settle(upstream, status, &failed, started) || Instant::now() >= deadline {
+            if settle(upstream, status, &failed, ended - started) || ended >= deadline {
                 return outcome;
             }
             upstream.metrics.retried.inc();
@@ -211,11 +213,11 @@ impl Exchange {
 }
 
 /// Counts the attempt that came to this status or fault; whether that is final.
-pub fn settle(upstream: &Upstream, outcome: Result<StatusCode, &Fault>, failed: &Failed<'_>, started: Instant) -> bool {
+pub fn settle(upstream: &Upstream, outcome: Result<StatusCode, &Fault>, failed: &Failed<'_>, took: Duration) -> bool {
     match outcome {
         Ok(status) => {
             upstream.metrics.answered.inc();
-            upstream.metrics.seconds.observe(started.elapsed().as_secs_f64());
+            upstream.metrics.seconds.observe(took.as_secs_f64());
             !upstream.retry.after_status(status, failed)
         }
         Err(fault) => {
@@ -335,15 +337,33 @@ impl Attempt<'_> {
                 return Err(Fault::UpstreamProtocol("a protocol switch that nobody asked for".into()));
             }
             if is_switch || !head.status.is_informational() {
-                return Ok(head.clone());
+                return Ok(plain(head));
             }
         }
         Err(Fault::UpstreamProtocol("too many interim responses".into()))
     }
 }
 
-async fn within<T>(deadline: Instant, work: impl Future<Output = T>) -> Result<T, Fault> {
-    tokio::time::timeout_at(deadline.into(), work).await.map_err(|_| Fault::Deadline)
+/// A copy with room for what is added to it. Pingora keeps a second map with the case of the names, which costs more than
+/// all else that is done to a response; names go out in lower case instead (RFC 9110, section 5.1).
+pub fn plain(head: &ResponseHeader) -> ResponseHeader {
+    const ADDED: usize = 8;
+    let mut parts = http::Response::new(()).into_parts().0;
+    parts.status = head.status;
+    parts.version = head.version;
+    parts.headers.reserve(head.headers.len() + ADDED);
+    for (name, value) in &head.headers {
+        parts.headers.append(name.clone(), value.clone());
+    }
+    let mut plain = ResponseHeader::from(parts);
+    // It was read from a header: it is a phrase.
+    let _ = plain.set_reason_phrase(head.get_reason_phrase());
+    plain
+}
+
+/// No `async fn`, which would keep the work in memory twice.
+fn within<T>(deadline: Instant, work: impl Future<Output = T>) -> impl Future<Output = Result<T, Fault>> {
+    tokio::time::timeout_at(deadline.into(), work).map(|done| done.map_err(|_| Fault::Deadline))
 }
 
 /// Turns a header in the form of HTTP/1.1 into that of HTTP/2 (RFC 9113, section 8.3.1): the host becomes the authority,

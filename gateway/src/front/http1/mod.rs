@@ -3,6 +3,7 @@
 mod frames;
 pub(super) mod hang_up;
 mod lane;
+mod serve;
 mod tunnel;
 mod websocket;
 
@@ -13,16 +14,12 @@ use std::{
 };
 
 use bytes::BytesMut;
-use pingora_core::{
-    apps::HttpServerApp,
-    protocols::{Stream, http::ServerSession},
-    server::ShutdownWatch,
-};
+use pingora_core::{protocols::Stream, server::ShutdownWatch};
 
 use self::lane::Lane;
 use super::{Conn, Front, Link, Seen, Ticket, http2};
 use crate::{
-    request::{self, Head, HeaderLimits, Refusal, View},
+    request::{self, BodyFraming, Head, HeaderLimits, Refusal, View},
     respond,
     snapshot::ListenerState,
 };
@@ -32,9 +29,6 @@ const MAX_EMPTY_LINES: usize = 2;
 
 /// How long a connection without a request is kept once the listener is going away.
 const LAST_REQUEST: Duration = Duration::from_secs(1);
-
-/// How long the rest of a request may take to arrive after its answer, before the connection is closed instead.
-const MAX_DRAIN: Duration = Duration::from_secs(2);
 
 /// What came on a connection.
 enum Arrival {
@@ -64,7 +58,7 @@ impl Front {
         let mut stop = shutdown.clone();
         loop {
             let request = match self.arrival(&mut lane, served, &mut seen, &mut stop).await {
-                Arrival::Request(request) => *request,
+                Arrival::Request(request) => request,
                 Arrival::Http2 => {
                     let (io, ahead) = lane.into_inner();
                     return self.serve_http2(io, ahead, Arc::clone(&conn.link), shutdown).await;
@@ -77,17 +71,15 @@ impl Front {
             };
             served += 1;
             lane.expect(request.ticket.framing.body, &request.ticket.listener.limits.client);
-            let session = prepare(lane, request.header, &request.ticket);
-            conn.hand(request.ticket);
-            let Some(back) = self.run(session, shutdown).await else { return };
+            let bodiless = request.ticket.framing.body == BodyFraming::None;
+            let served = if bodiless {
+                Box::pin(serve::alone(self, lane, *request)).await
+            } else {
+                serve::with_pingora(self, lane, *request, shutdown).await
+            };
+            let Some(back) = served else { return };
             lane = back;
         }
-    }
-
-    /// Lets Pingora serve one request; gives the lane back if the connection lives on.
-    async fn run(&self, session: ServerSession, shutdown: &ShutdownWatch) -> Option<Box<Lane>> {
-        let (stream, _) = self.proxy.process_new_http(session, shutdown).await?.consume();
-        stream.into_any().downcast::<Lane>().ok()
     }
 
     /// Waits for the next request of a connection and checks its header.
@@ -151,17 +143,6 @@ impl Front {
         // A request may be on its way: closing now would lose it.
         lane.first_byte(Instant::now() + patience.min(LAST_REQUEST)).await
     }
-}
-
-/// A session over the lane that finds the header already read.
-fn prepare(lane: Box<Lane>, header: BytesMut, ticket: &Ticket) -> ServerSession {
-    let mut session = ServerSession::new_http1(lane);
-    session.set_pipelined_prefix(header);
-    // The lane bounds every read, by more than Pingora can.
-    session.set_read_timeout(None);
-    session.set_keepalive_reuses_remaining(Some(u32::from(!ticket.last)));
-    session.set_total_drain_timeout(Some(MAX_DRAIN));
-    session
 }
 
 /// The view of a request, if it may come on this connection.
