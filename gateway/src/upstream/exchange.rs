@@ -17,7 +17,7 @@ use http::{HeaderValue, Method, StatusCode, Uri, header, uri};
 use pingora_core::{connectors::http::Connector, protocols::http::client::HttpSession, upstreams::peer::HttpPeer};
 use pingora_http::{RequestHeader, ResponseHeader};
 
-use super::{Endpoint, Upstream, fault, lease::Lease, peer, pool::InFlight, retry::Failed};
+use super::{Endpoint, Upstream, auth::Shown, fault, lease::Lease, peer, pool::InFlight, retry::Failed};
 
 /// Makes exchanges; one for the process, with its pool of connections.
 pub struct Exchange {
@@ -149,24 +149,32 @@ impl Exchange {
     ) -> Result<Answer, Fault> {
         let deadline = trace.deadline;
         let mut failed_at = None;
+        let mut shown = Shown::default();
         loop {
+            shown.choose(upstream, deadline).await?;
             let endpoint = upstream.pool.next(failed_at).ok_or(Fault::NoEndpoint)?;
             trace.attempts += 1;
             trace.endpoint = Some(endpoint.address);
-            let header = prepare.header(&endpoint)?;
+            let mut header = prepare.header(&endpoint)?;
+            shown.write(&mut header)?;
             let method = header.method.clone();
             let started = Instant::now();
             let mut attempt = Attempt { exchange: self, upstream, endpoint: &endpoint, deadline, reused: false };
             let outcome = attempt.run(header, &mut payload).await;
             trace.waited += started.elapsed();
             let failed = Failed {
-                attempts: trace.attempts,
+                attempts: trace.attempts - shown.repeats(),
                 method: &method,
                 replayable: payload.is_replayable(),
                 reused: attempt.reused,
             };
             let status = outcome.as_ref().map(|answer| answer.head.status);
-            if settle(upstream, status, &failed, started) || Instant::now() >= deadline {
+            let is_final = settle(upstream, status, &failed, started);
+            let refused = match status {
+                Ok(status) => shown.is_refused(upstream, status, failed.replayable, deadline).await,
+                Err(_) => false,
+            };
+            if (is_final && !refused) || Instant::now() >= deadline {
                 return outcome;
             }
             upstream.metrics.retried.inc();
