@@ -1,10 +1,12 @@
 //! What is the same each time; and that nothing a client sends stands beside it, on any way.
 
+use std::process::Command;
+
 use http::header::AUTHORIZATION;
 
 use super::{Provider, SECRET, WAYS, config, counted};
 use crate::harness::{
-    Gateway, H2Upstream, Response, Upstream, eventually, frame,
+    BINARY, Gateway, H2Upstream, Response, Upstream, eventually, frame,
     websocket::{Echo, ask},
 };
 
@@ -154,5 +156,28 @@ fn secrets_are_not_shown() {
                 assert!(!shown.contains(secret), "{secret}: {shown}");
             }
         }
+    }
+}
+
+#[test]
+fn check_warns_where_a_secret_goes_without_tls() {
+    let folder = tempfile::tempdir().unwrap();
+    for (endpoint, settings, warned) in [
+        ("erp-1.internal:80", "", true),
+        ("10.0.0.1:80", "", true),
+        ("erp-1.internal:443", "tls: { server_name: erp.internal },", false),
+        ("localhost:80", "", false),
+        ("[::1]:80", "", false),
+    ] {
+        let text = format!(
+            "listeners: [{{ name: a, address: \"127.0.0.1:80\" }}]\n{}",
+            config(endpoint, settings, KINDS[0].0, "")
+        );
+        std::fs::write(folder.path().join("a.yaml"), text).unwrap();
+        let output = Command::new(BINARY).current_dir(folder.path()).args(["check", "a.yaml"]).output().unwrap();
+        let said = String::from_utf8(output.stderr).unwrap();
+        assert!(output.status.success(), "{said}");
+        assert_eq!(said.contains("is sent without TLS"), warned, "{endpoint}: {said}");
+        assert!(!said.contains("abc.DEF-123"), "{said}");
     }
 }

@@ -93,17 +93,15 @@ struct Token {
 struct Attempts {
     begun: u64,
     ended: u64,
-    /// Before this no attempt is made because of a request.
+    /// Before this no attempt is made because the last one failed, or because the upstream does not take a token.
     rest: Option<Instant>,
+    /// Whether the last one failed.
+    has_failed: bool,
 }
 
 impl Attempts {
     fn are_over(&self) -> bool {
         self.begun == self.ended
-    }
-
-    fn may_begin(&self) -> bool {
-        self.rest.is_none_or(|rest| rest <= Instant::now())
     }
 }
 
@@ -122,12 +120,19 @@ impl State {
         token.as_ref().filter(|token| Instant::now() < token.until).map(|token| Arc::clone(&token.proof))
     }
 
+    /// Whether a request may have an attempt made: once the time of rest is over, or at once for want of a token that has
+    /// just come to its end.
+    fn may_begin(&self, attempts: Attempts) -> bool {
+        let is_rested = attempts.rest.is_none_or(|rest| rest <= Instant::now());
+        is_rested || (!attempts.has_failed && self.proof().is_none())
+    }
+
     /// Waits for the end of an attempt: the one that is being made, or a new one, if the last was long enough ago.
     async fn attempted(&self, deadline: Instant) {
         let mut attempts = self.attempts.subscribe();
         let seen = *attempts.borrow_and_update();
         if seen.are_over() {
-            if !seen.may_begin() {
+            if !self.may_begin(seen) {
                 return;
             }
             self.wanted.notify_one();
@@ -145,11 +150,9 @@ impl State {
             self.take(proof, asked + life);
             asked + refresh_after(life, self.plan.refresh_before, by_chance())
         });
-        let rest = Some(Instant::now() + self.plan.cool_down);
-        self.attempts.send_modify(|attempts| {
-            attempts.ended += 1;
-            attempts.rest = rest;
-        });
+        let (rest, has_failed) = (Some(Instant::now() + self.plan.cool_down), outcome.is_err());
+        self.attempts
+            .send_modify(|attempts| *attempts = Attempts { ended: attempts.begun, rest, has_failed, ..*attempts });
         outcome
     }
 
@@ -212,7 +215,8 @@ async fn keep_fresh(state: Arc<State>, fetch: Arc<dyn Fetch>) {
                 () = sleep_until(next.into()) => break,
                 () = state.wanted.notified() => {
                     // Several may have asked for the attempt that has just ended.
-                    if state.attempts.borrow().may_begin() {
+                    let attempts = *state.attempts.borrow();
+                    if state.may_begin(attempts) {
                         break;
                     }
                 }

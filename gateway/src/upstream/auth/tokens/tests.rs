@@ -77,6 +77,16 @@ async fn a_failure_is_not_asked_about_again_before_its_time() {
     assert_eq!(tokens.proof(Instant::now()).await.err(), Some(Fault::Deadline));
 }
 
+/// Where the refresh comes late, as on a machine that is very busy.
+#[tokio::test]
+async fn a_token_that_is_over_is_replaced_at_once() {
+    let fake = Arc::<Fake>::default();
+    let tokens = tokens(&fake, "1h");
+    assert!(is(&tokens.proof(soon()).await.unwrap(), "token-1"));
+    tokens.state.token.store(None);
+    assert!(is(&tokens.proof(soon()).await.unwrap(), "token-2"));
+}
+
 #[tokio::test]
 async fn a_refused_token_is_replaced_once_and_only_if_it_is_the_one_in_hand() {
     let fake = Arc::<Fake>::default();
