@@ -155,6 +155,24 @@ fn a_refused_token_is_replaced_and_the_request_sent_again_if_its_body_can_be() {
 }
 
 #[test]
+fn over_http_2_too() {
+    for (way, plugin) in WAYS {
+        let (provider, upstream) = (Provider::start(""), H2Upstream::plain());
+        let auth = provider.auth("cool_down: 1s");
+        let gateway =
+            Gateway::start(&config(upstream.address(), "http2: true,", &auth, plugin).replace("websocket: {}", ""));
+        cool_down();
+        assert_eq!(gateway.send("POST /unknown/1", &[], b"order").status, 200, "{way}");
+        let seen = upstream.seen();
+        let shown: Vec<_> = seen.iter().map(|seen| (seen.header("authorization").unwrap(), &seen.body[..])).collect();
+        assert_eq!(shown, [("Bearer token-1", &b"order"[..]), ("Bearer token-2", b"order")], "{way}");
+        cool_down();
+        assert_eq!(gateway.get("/unknown/9").status, 401, "{way}");
+        assert_eq!(upstream.begun(), 4, "{way}: once more, and no more");
+    }
+}
+
+#[test]
 fn a_body_that_a_plugin_holds_is_sent_again_however_large() {
     let (provider, (upstream, least)) = (Provider::start(""), choosy());
     let plugin = "{ hmac_signature: { style: github, secrets: [s3cret-of-the-hook-0123456789] } }";
@@ -166,8 +184,8 @@ fn a_body_that_a_plugin_holds_is_sent_again_however_large() {
     let body = vec![b'x'; 300_000];
     let key = ring::hmac::Key::new(ring::hmac::HMAC_SHA256, b"s3cret-of-the-hook-0123456789");
     let signature = ring::hmac::sign(&key, &body);
-    let hex: String = signature.as_ref().iter().map(|byte| format!("{byte:02x}")).collect();
-    let answer = gateway.send("POST /", &[("X-Hub-Signature-256", &format!("sha256={hex}"))], &body);
+    let hex: Vec<String> = signature.as_ref().iter().map(|byte| format!("{byte:02x}")).collect();
+    let answer = gateway.send("POST /", &[("X-Hub-Signature-256", &format!("sha256={}", hex.concat()))], &body);
     assert_eq!(answer.status, 200, "{}", answer.text());
     assert_eq!(
         upstream.received().iter().map(|seen| (number(seen), seen.body.len())).collect::<Vec<_>>(),

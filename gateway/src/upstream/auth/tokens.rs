@@ -174,7 +174,7 @@ fn by_chance() -> f64 {
 /// When a token of this life is replaced, counted from its beginning.
 fn refresh_after(life: Duration, before: Duration, chance: f64) -> Duration {
     let before = before.min(life / 2);
-    life - before + before.mul_f64(chance / 4.0)
+    life.saturating_sub(before) + before.mul_f64(chance / 4.0)
 }
 
 /// When it is tried again after so many failures.
@@ -199,7 +199,7 @@ async fn keep_fresh(state: Arc<State>, fetch: Arc<dyn Fetch>) {
             Err(why) => {
                 state.metrics.failed.inc();
                 // Once for each outage, and again after every 64 attempts.
-                if failures % 64 == 0 {
+                if failures.is_multiple_of(64) {
                     tracing::warn!(
                         upstream = state.plan.upstream,
                         reason = why,
