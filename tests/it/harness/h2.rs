@@ -394,7 +394,7 @@ impl Stream {
         let mut response = Response::new(());
         if before < times("/unknown/") {
             *response.status_mut() = http::StatusCode::UNAUTHORIZED;
-            return Ok(drop(self.respond.send_response(response, true)?));
+            return self.respond.send_response(response, true).map(drop).map_err(Gone::from);
         }
         if path == "/page" {
             *response.status_mut() = http::StatusCode::SERVICE_UNAVAILABLE;

@@ -56,7 +56,13 @@ fn a_token_is_replaced_before_its_end() {
 
 #[test]
 fn a_token_lives_no_longer_than_is_allowed() {
-    for more in [",\"expires_in\":1e300", ",\"expires_in\":99999999999999999999", "", ",\"expires_in\":null"] {
+    for more in [
+        ",\"expires_in\":99999",
+        ",\"expires_in\":1e300",
+        ",\"expires_in\":99999999999999999999",
+        "",
+        ",\"expires_in\":null",
+    ] {
         let provider = Provider::start(more);
         let upstream = Upstream::echo();
         let auth = provider.auth("max_lifetime: 2s");
@@ -160,7 +166,7 @@ fn over_http_2_too() {
         let (provider, upstream) = (Provider::start(""), H2Upstream::plain());
         let auth = provider.auth("cool_down: 1s");
         let gateway =
-            Gateway::start(&config(upstream.address(), "http2: true,", &auth, plugin).replace("websocket: {}", ""));
+            Gateway::start(&config(upstream.address(), "http2: true,", &auth, plugin).replace("websocket: {}, ", ""));
         cool_down();
         assert_eq!(gateway.send("POST /unknown/1", &[], b"order").status, 200, "{way}");
         let seen = upstream.seen();
@@ -242,6 +248,22 @@ fn a_provider_that_gives_the_same_token_again_makes_no_second_attempt() {
     assert_eq!((provider.received().len(), upstream.received().len()), (2, 2));
 }
 
+/// However often there is another token by the time of the next answer.
+#[test]
+fn a_request_is_sent_once_more_and_not_again() {
+    for (way, plugin) in WAYS {
+        let provider = Provider::start("");
+        let upstream = Upstream::start(|_| {
+            cool_down();
+            Answer::new(401, &[], b"")
+        });
+        let auth = provider.auth("cool_down: 1s");
+        let gateway = Gateway::start(&config(upstream.address(), "", &auth, plugin));
+        assert_eq!(gateway.get("/").status, 401, "{way}");
+        assert_eq!((upstream.received().len(), provider.issued()), (2, 3), "{way}");
+    }
+}
+
 #[test]
 fn a_call_that_is_not_authenticated_is_made_again() {
     let (provider, upstream) = (Provider::start(""), H2Upstream::plain());
@@ -272,7 +294,7 @@ fn a_reload_keeps_a_token_whose_settings_stay() {
     assert_eq!((used(&gateway), provider.asked()), (Some(1), 1), "the upstream changed, not the token");
     assert_eq!(gateway.reload(&with("", "scopes: [a]")).status, 200);
     assert_eq!((used(&gateway), provider.asked()), (Some(2), 2));
-    let other = with("", "").replace(SECRET, "another-secret");
+    let other = with("", "scopes: [a]").replace(SECRET, "another-secret");
     assert_eq!(gateway.reload(&other).status, 200);
     assert_eq!((used(&gateway), provider.asked()), (Some(3), 3), "a secret is a setting");
     assert_eq!(gateway.reload(&config(upstream.address(), "", "bearer: { token: fixed }", "")).status, 200);
