@@ -41,7 +41,7 @@ impl ProxyHttp for Proxy {
     }
 
     async fn upstream_peer(&self, _session: &mut Session, flight: &mut Flight) -> Result<Box<HttpPeer>> {
-        self.steps.peer(flight)
+        self.steps.peer(flight).await
     }
 
     fn fail_to_connect(
@@ -79,7 +79,7 @@ impl ProxyHttp for Proxy {
         res: &mut ResponseHeader,
         flight: &mut Flight,
     ) -> Result<()> {
-        self.steps.upstream_response(session, res, flight)
+        self.steps.upstream_response(session, res, flight).await
     }
 
     async fn response_filter(

@@ -35,9 +35,15 @@ pub fn fault_reply(fault: &Fault) -> Reply {
         Fault::Loop => (StatusCode::LOOP_DETECTED, "The request goes in circles."),
         Fault::ClientGone => (CLIENT_GONE, "The client closed the connection."),
         Fault::Dependency(_) => (StatusCode::SERVICE_UNAVAILABLE, "A service that this request needs did not answer."),
+        Fault::UpstreamAuth { .. } => {
+            (StatusCode::SERVICE_UNAVAILABLE, "The gateway cannot sign in at the upstream server now.")
+        }
         Fault::Internal(_) => (StatusCode::INTERNAL_SERVER_ERROR, "The gateway failed to handle this request."),
     };
-    let reply = Reply::problem(status, fault.code(), detail);
+    let mut reply = Reply::problem(status, fault.code(), detail);
+    if let Fault::UpstreamAuth { retry_after } = fault {
+        reply = reply.header(header::RETRY_AFTER, HeaderValue::from(*retry_after));
+    }
     match proxy_status(fault) {
         Some(value) => reply.header(PROXY_STATUS, HeaderValue::from_static(value)),
         None => reply,

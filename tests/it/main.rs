@@ -33,5 +33,6 @@ mod routing;
 mod tidy;
 mod tls;
 mod upgrade;
+mod upstream_auth;
 mod ways;
 mod websocket;

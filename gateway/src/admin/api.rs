@@ -15,6 +15,7 @@ use crate::{
     certificate::{self, Facts},
     reload::Outcome,
     snapshot::{Snapshot, Target, Way},
+    upstream::auth::Identity,
 };
 
 /// All pages; `/healthz` and `/readyz` without a token.
@@ -150,7 +151,14 @@ fn upstreams(snapshot: &Snapshot) -> Vec<Value> {
     let endpoint = |(address, in_flight): (std::net::SocketAddr, usize)| json!({"address": address.to_string(), "in_flight": in_flight});
     let shown = |(name, upstream): (&String, &std::sync::Arc<crate::upstream::Upstream>)| {
         let endpoints: Vec<_> = upstream.pool.endpoints().into_iter().map(endpoint).collect();
-        json!({"name": name, "endpoints": endpoints})
+        let auth = upstream.auth.as_ref().map(|identity| {
+            let left = match identity {
+                Identity::Tokens(tokens) => tokens.left().map(|left| left.as_secs()),
+                Identity::Fixed(..) => None,
+            };
+            json!({"kind": identity.kind(), "token_seconds": left})
+        });
+        json!({"name": name, "endpoints": endpoints, "auth": auth})
     };
     snapshot.upstreams.iter().map(shown).collect()
 }

@@ -28,6 +28,7 @@ pub mod store;
 pub mod telemetry;
 pub mod tls;
 pub mod upstream;
+pub mod upstream_auth;
 
 #[cfg(test)]
 mod tests;

@@ -4,7 +4,7 @@ use crossway_plugin_api::config::{HumanDuration, StatusSet};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::tls::KeyPair;
+use super::{tls::KeyPair, upstream_auth::UpstreamAuth};
 
 /// A named pool of endpoints that serve the same thing.
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
@@ -28,6 +28,9 @@ pub struct Upstream {
     /// When a failed attempt is tried again.
     #[serde(default)]
     pub retry: Retry,
+    /// How the gateway signs in at the endpoints. What it writes replaces what the client has sent there. Default: it does
+    /// not, and the client's own credentials go on where no plugin has taken them out.
+    pub auth: Option<UpstreamAuth>,
 }
 
 /// One server.

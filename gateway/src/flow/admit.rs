@@ -18,6 +18,7 @@ use crate::{
     respond,
     router::{Found, Lookup},
     snapshot::{Route, Snapshot, Target},
+    upstream::auth::Shown,
 };
 
 /// What the router made of a request.
@@ -63,6 +64,7 @@ pub(super) fn admit(gateway: &Gateway, session: &mut Session) -> Result<(Admitte
         grpc: Call::native(req, req.version),
         encoder: None,
         attempt: Attempt::default(),
+        shown: Shown::default(),
         outcome: Log::default(),
         _in_flight: InFlightGauge::enter(&gateway.metrics.in_flight),
     };

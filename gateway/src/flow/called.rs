@@ -24,7 +24,7 @@ use super::{
 };
 use crate::{
     request::{self, BodyFraming},
-    upstream::{Endpoint, Upstream, exchange, fault, lease::Lease, pool::InFlight, retry::Failed},
+    upstream::{Endpoint, Upstream, auth::Shown, exchange, fault, lease::Lease, pool::InFlight, retry::Failed},
 };
 
 /// A call whose response header has come.
@@ -63,7 +63,9 @@ async fn call(
     (upstream, deadline): (&Upstream, Instant),
 ) -> Result<Answered, Fault> {
     let mut failed_at = None;
+    let mut shown = Shown::default();
     loop {
+        shown.choose(upstream, deadline).await?;
         let started = Instant::now();
         if started >= deadline {
             return Err(Fault::Deadline);
@@ -71,18 +73,26 @@ async fn call(
         let endpoint = upstream.pool.next(failed_at).ok_or(Fault::NoEndpoint)?;
         admitted.outcome.attempts += 1;
         admitted.outcome.endpoint = Some(endpoint.address);
-        let mut attempt = Attempt { steps, upstream, endpoint: &endpoint, deadline, reused: false };
+        let mut attempt = Attempt { steps, upstream, endpoint: &endpoint, shown: &shown, deadline, reused: false };
         let answered = attempt.run(session, admitted, upload).await;
         let reused = attempt.reused;
         admitted.outcome.upstream_wait += started.elapsed();
         let failed = Failed {
-            attempts: admitted.outcome.attempts,
+            attempts: admitted.outcome.attempts - shown.repeats(),
             method: &session.req_header().method,
             replayable: upload.is_replayable(),
             reused,
         };
         let status = answered.as_ref().map(|answered| answered.head.status);
-        if exchange::settle(upstream, status, &failed, started.elapsed()) {
+        let is_final = exchange::settle(upstream, status, &failed, started.elapsed());
+        let refused = match &answered {
+            Ok(answered) => {
+                let meant = grpc::meant(&answered.head);
+                shown.is_refused(upstream, meant, failed.replayable, deadline).await
+            }
+            Err(_) => false,
+        };
+        if is_final && !refused {
             return answered;
         }
         upstream.metrics.retried.inc();
@@ -95,6 +105,7 @@ struct Attempt<'a> {
     steps: &'a Steps,
     upstream: &'a Upstream,
     endpoint: &'a Arc<Endpoint>,
+    shown: &'a Shown,
     deadline: Instant,
     reused: bool,
 }
@@ -111,7 +122,8 @@ impl Attempt<'_> {
         let exchange = &self.steps.gateway.exchange;
         let (mut lease, reused) = exchange.connect(self.upstream, self.endpoint, self.deadline).await?;
         self.reused = reused;
-        let req = outgoing(session, admitted, self.endpoint)?;
+        let mut req = outgoing(session, admitted, self.endpoint)?;
+        self.shown.write(&mut req)?;
         let stream = lease.http2()?;
         stream.write_request_header(Box::new(req), upload.is_over()).map_err(|e| fault::upstream(&e))?;
         upload.begin(stream.take_request_body_writer());

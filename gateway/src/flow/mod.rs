@@ -29,7 +29,7 @@ use crate::{
     front::Conn,
     request::Framing,
     snapshot::{ListenerState, Route, Snapshot},
-    upstream::{Endpoint, pool::InFlight},
+    upstream::{Endpoint, auth::Shown, pool::InFlight},
 };
 
 pub use grpc::trailers::clean as clean_trailers;
@@ -76,6 +76,8 @@ pub struct Admitted {
     pub encoder: Option<Encoder>,
     /// The attempt being made on the stream way.
     pub attempt: Attempt,
+    /// What it shows to the upstream.
+    pub shown: Shown,
     /// What is logged and counted at the end.
     pub outcome: Log,
     _in_flight: InFlightGauge,

@@ -107,6 +107,7 @@ impl Steps {
                 if let Err(reply) = admitted.take_deadline(total, session.req_header()) {
                     return Ok(Next::Reply(reply));
                 }
+                upstream.can_sign_in(admitted.ctx.deadline.unwrap_or_else(|| Instant::now() + total)).await?;
                 if let Some(reply) = body::buffer(session, admitted, &route).await? {
                     return Ok(Next::Reply(reply));
                 }

@@ -40,6 +40,11 @@ impl Admitted {
         }
     }
 
+    /// When the response header must be there.
+    fn deadline(&self, upstream: &Upstream) -> Instant {
+        self.ctx.deadline.unwrap_or_else(|| Instant::now() + upstream.timeouts.total)
+    }
+
     /// Ends the current attempt's account: time waited, place at the endpoint.
     fn end_attempt(&mut self) {
         if let Some(started) = self.attempt.started.take() {
@@ -57,10 +62,14 @@ impl Admitted {
 
 impl Steps {
     /// The endpoint of the next attempt.
-    pub fn peer(&self, flight: &mut Flight) -> Result<Box<HttpPeer>> {
-        let now = Instant::now();
+    pub async fn peer(&self, flight: &mut Flight) -> Result<Box<HttpPeer>> {
         let Some(in_air) = flight.admitted() else { return Err(Error::new(ErrorType::InternalError)) };
         let Some(upstream) = in_air.upstream() else { return Err(Error::new(ErrorType::InternalError)) };
+        let until = in_air.deadline(&upstream);
+        if let Err(fault) = in_air.shown.choose(&upstream, until).await {
+            return Err(carried(flight, fault));
+        }
+        let now = Instant::now();
         if in_air.ctx.deadline.is_some_and(|d| d <= now) {
             return Err(carried(flight, Fault::Deadline));
         }
@@ -98,7 +107,8 @@ impl Steps {
         }
         let endpoint = in_air.attempt.endpoint.clone();
         let Some(endpoint) = endpoint else { return Err(Error::new(ErrorType::InternalError)) };
-        if let Err(fault) = outbound::prepare(in_air, req, &endpoint.authority) {
+        let prepared = outbound::prepare(in_air, req, &endpoint.authority);
+        if let Err(fault) = prepared.and_then(|()| in_air.shown.write(req)) {
             return Err(carried(flight, fault));
         }
         let in_air = admitted(flight)?;
@@ -139,7 +149,12 @@ impl Steps {
     }
 
     /// The upstream's response header. A status that the retry rules name becomes a retryable error.
-    pub fn upstream_response(&self, session: &Session, res: &mut ResponseHeader, flight: &mut Flight) -> Result<()> {
+    pub async fn upstream_response(
+        &self,
+        session: &mut Session,
+        res: &mut ResponseHeader,
+        flight: &mut Flight,
+    ) -> Result<()> {
         if res.status.is_informational() && res.status != StatusCode::SWITCHING_PROTOCOLS {
             return Ok(());
         }
@@ -154,7 +169,11 @@ impl Steps {
             upstream.metrics.seconds.observe(started.elapsed().as_secs_f64());
         }
         in_air.end_attempt();
-        if upstream.retry.after_status(res.status, &failed(session, &in_air.attempt)) && in_time(in_air) {
+        let failed = failed(session, in_air);
+        let again = upstream.retry.after_status(res.status, &failed);
+        let (replayable, until) = (failed.replayable, in_air.deadline(&upstream));
+        let refused = in_air.shown.is_refused(&upstream, res.status, replayable, until).await;
+        if (again || refused) && in_time(in_air) {
             in_air.attempt.refused_status = true;
             let mut error = Error::explain(ErrorType::HTTPStatus(res.status.as_u16()), "tried again");
             error.set_retry(true);
@@ -221,7 +240,7 @@ impl Steps {
         let Some(upstream) = in_air.upstream() else { return false };
         upstream.metrics.failed.inc();
         in_air.end_attempt();
-        upstream.retry.after_fault(fault, &failed(session, &in_air.attempt)) && in_time(in_air)
+        upstream.retry.after_fault(fault, &failed(session, in_air)) && in_time(in_air)
     }
 
     /// What ended a request: the fault to answer with.
@@ -241,9 +260,10 @@ impl Steps {
     }
 }
 
-fn failed<'a>(session: &'a Session, attempt: &Attempt) -> Failed<'a> {
+fn failed<'a>(session: &'a Session, in_air: &Admitted) -> Failed<'a> {
+    let attempt = &in_air.attempt;
     Failed {
-        attempts: attempt.count,
+        attempts: attempt.count - in_air.shown.repeats(),
         method: &session.req_header().method,
         replayable: !session.as_downstream().retry_buffer_truncated(),
         reused: attempt.reused,

@@ -52,7 +52,8 @@ pub fn strip_client_claims(fields: &mut HeaderMap) {
     }
 }
 
-fn is_claim(name: &str) -> bool {
+/// Whether a field says what only the gateway may say, by its name in lower case.
+pub fn is_claim(name: &str) -> bool {
     // Most fields are told apart by their first letters.
     match name.as_bytes() {
         [b'x', b'-' | b'_', ..] | [b'f' | b't' | b'c' | b's' | b'p', ..] => {}

@@ -21,7 +21,7 @@ mod view;
 pub use authority::split_target;
 pub use chunks::{ChunkScanner, Progress};
 pub use client::client_address;
-pub use forward::{Hop, Told, say_forwarded, strip_client_claims, strip_hop_by_hop};
+pub use forward::{Hop, Told, is_claim, say_forwarded, strip_client_claims, strip_hop_by_hop};
 pub use framing::{BodyFraming, Framing, Head, HeaderLimits, header_end, inspect};
 pub use hops::strip_request_hop_by_hop;
 pub use host::{Host, canonical_host};

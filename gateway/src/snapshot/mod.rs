@@ -3,6 +3,7 @@
 mod chains;
 mod compression;
 mod consumers;
+mod identity;
 mod listeners;
 mod routes;
 mod stores;

@@ -39,6 +39,7 @@ impl Compiler<'_> {
             timeouts: config.timeouts.into(),
             retry: retry::Rules::compile(&config.retry),
             metrics: self.around.metrics.upstream(name),
+            auth: self.identity(&pointer, name, config),
         })
     }
 

@@ -18,6 +18,7 @@ pub use super::listeners::{Expiry, HandshakeMetrics, ListenerMetrics, Unwelcome}
 /// Route label of requests that no route has taken.
 pub const NO_ROUTE: &str = "-";
 const CLASSES: [&str; 6] = ["1xx", "2xx", "3xx", "4xx", "5xx", "none"];
+const AUTH_EVENTS: [&str; 4] = ["fetched", "failed", "rejected", "missing"];
 const REQUEST_SECONDS: [f64; 13] = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0];
 const GATEWAY_SECONDS: [f64; 11] = [0.000_05, 0.000_1, 0.000_25, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.05, 0.1, 1.0];
 
@@ -29,6 +30,7 @@ pub struct Metrics {
     gateway_seconds: HistogramVec,
     upstream_seconds: HistogramVec,
     attempts: IntCounterVec,
+    upstream_auth: IntCounterVec,
     connections: IntGaugeVec,
     accepted: IntCounterVec,
     unwelcome: IntCounterVec,
@@ -75,6 +77,19 @@ pub struct UpstreamMetrics {
     pub failed: IntCounter,
     /// Attempts made again after a failure.
     pub retried: IntCounter,
+}
+
+/// The metrics of how the gateway signs in at one upstream.
+#[derive(Clone)]
+pub struct AuthMetrics {
+    /// Tokens that a provider gave.
+    pub fetched: IntCounter,
+    /// Questions to a provider that brought none.
+    pub failed: IntCounter,
+    /// Answers of the upstream that say that it does not take a token.
+    pub rejected: IntCounter,
+    /// Requests that were answered because there was no token.
+    pub missing: IntCounter,
 }
 
 fn class_of(status: Option<StatusCode>) -> usize {
@@ -129,6 +144,11 @@ impl Metrics {
                 "crossway_upstream_attempts_total",
                 "Attempts to send a request to an endpoint.",
                 &["upstream", "result"],
+            ),
+            upstream_auth: counters(
+                "crossway_upstream_auth_total",
+                "Tokens that the gateway has got for itself, and what became of them.",
+                &["upstream", "event"],
             ),
             connections: gauges("crossway_connections", "Open client connections.", &["listener"]),
             accepted: counters("crossway_connections_total", "Client connections accepted.", &["listener"]),
@@ -224,6 +244,13 @@ impl Metrics {
         }
     }
 
+    /// The handles of how the gateway signs in at one upstream.
+    pub fn upstream_auth(&self, name: &str) -> AuthMetrics {
+        let [fetched, failed, rejected, missing] =
+            AUTH_EVENTS.map(|event| self.upstream_auth.with_label_values(&[name, event]));
+        AuthMetrics { fetched, failed, rejected, missing }
+    }
+
     /// The handles of one listener.
     pub fn listener(&self, name: &str) -> ListenerMetrics {
         let handshakes = |result| self.handshakes.with_label_values(&[name, result]);
@@ -316,6 +343,9 @@ impl Metrics {
                 for result in ["answered", "failed", "retried"] {
                     let _ = self.attempts.remove_label_values(&[value, result]);
                 }
+                for event in AUTH_EVENTS {
+                    let _ = self.upstream_auth.remove_label_values(&[value, event]);
+                }
             }
             "listener" if !names.listeners.contains(value) => {
                 let _ = self.connections.remove_label_values(&[value]);
@@ -380,6 +410,7 @@ mod tests {
         assert!(text.contains(r#"crossway_requests_total{class="2xx",route="old"} 1"#), "{text}");
         metrics.listener("old").open.inc();
         metrics.upstream("old").answered.inc();
+        metrics.upstream_auth("old").fetched.inc();
         metrics.keep_only(&Names { routes: ["new".to_owned()].into(), ..Names::default() });
         assert!(!String::from_utf8(metrics.render()).unwrap().contains("old"));
     }

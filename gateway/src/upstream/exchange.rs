@@ -24,7 +24,7 @@ use pingora_core::{
 };
 use pingora_http::{RequestHeader, ResponseHeader};
 
-use super::{Endpoint, Upstream, fault, lease::Lease, peer, pool::InFlight, retry::Failed};
+use super::{Endpoint, Upstream, auth::Shown, fault, lease::Lease, peer, pool::InFlight, retry::Failed};
 
 /// Makes exchanges; one for the process, with its pool of connections.
 pub struct Exchange {
@@ -185,11 +185,14 @@ impl Exchange {
     ) -> Result<(ResponseHeader, Answer), Fault> {
         let deadline = trace.deadline;
         let mut failed_at = None;
+        let mut shown = Shown::default();
         loop {
+            shown.choose(upstream, deadline).await?;
             let endpoint = upstream.pool.next(failed_at).ok_or(Fault::NoEndpoint)?;
             trace.attempts += 1;
             trace.endpoint = Some(endpoint.address);
-            let header = prepare.header(&endpoint)?;
+            let mut header = prepare.header(&endpoint)?;
+            shown.write(&mut header)?;
             let method = header.method.clone();
             let started = Instant::now();
             let mut attempt = Attempt { exchange: self, upstream, endpoint: &endpoint, deadline, reused: false };
@@ -197,13 +200,18 @@ impl Exchange {
             let ended = Instant::now();
             trace.waited += ended - started;
             let failed = Failed {
-                attempts: trace.attempts,
+                attempts: trace.attempts - shown.repeats(),
                 method: &method,
                 replayable: payload.is_replayable(),
                 reused: attempt.reused,
             };
             let status = outcome.as_ref().map(|(head, _)| head.status);
-            if settle(upstream, status, &failed, ended - started) || ended >= deadline {
+            let is_final = settle(upstream, status, &failed, ended - started);
+            let refused = match status {
+                Ok(status) => shown.is_refused(upstream, status, failed.replayable, deadline).await,
+                Err(_) => false,
+            };
+            if (is_final && !refused) || ended >= deadline {
                 return outcome;
             }
             upstream.metrics.retried.inc();

@@ -1,5 +1,6 @@
 //! Named pools of endpoints: who is next, how a connection is made, what is tried again.
 
+pub mod auth;
 pub mod balance;
 pub mod dns;
 pub mod exchange;
@@ -29,6 +30,8 @@ pub struct Upstream {
     pub retry: retry::Rules,
     /// Counters and histograms.
     pub metrics: UpstreamMetrics,
+    /// How the gateway signs in, if it does.
+    pub auth: Option<auth::Identity>,
 }
 
 /// How long each step may take.

@@ -58,6 +58,12 @@ pub enum Fault {
     /// Something a plugin depends on did not answer, or not as it should.
     #[error("a dependency of the plugin failed: {0}")]
     Dependency(String),
+    /// The gateway cannot sign in at the upstream: there is no token to show.
+    #[error("no token for the upstream")]
+    UpstreamAuth {
+        /// After how many seconds it may be worth trying again.
+        retry_after: u64,
+    },
     /// A defect of ours.
     #[error("internal error: {0}")]
     Internal(String),
@@ -83,6 +89,7 @@ impl Fault {
             Self::Loop => "loop_detected",
             Self::ClientGone => "client_gone",
             Self::Dependency(_) => "dependency_failed",
+            Self::UpstreamAuth { .. } => "upstream_auth",
             Self::Internal(_) => "internal_error",
         }
     }

@@ -77,6 +77,26 @@ pub enum NoAnswer {
     Failed(String),
 }
 
+/// Whether a service that must be the right one may be asked there: over TLS, or on this machine, or where `plain_http`
+/// allows it. The error is the rest of a sentence.
+pub fn check_secure_url(url: &str, plain_http: bool) -> Result<(), &'static str> {
+    let parsed: http::Uri = url.parse().map_err(|_| "is not a URL")?;
+    let host = parsed.host().unwrap_or_default();
+    let local = host == "localhost"
+        || host.trim_matches(['[', ']']).parse::<std::net::IpAddr>().is_ok_and(|address| address.is_loopback());
+    match parsed.scheme_str() {
+        _ if host.is_empty() || url.contains(['@', '#']) => {
+            Err("is not a URL with a host, and without user and fragment")
+        }
+        Some("https") => Ok(()),
+        Some("http") if plain_http || local => Ok(()),
+        Some("http") => {
+            Err("is a URL without TLS: who is on the way could read and change what is said; see `plain_http`")
+        }
+        _ => Err("is not a URL of https"),
+    }
+}
+
 /// The gateway's one client for such requests.
 #[async_trait]
 pub trait Fetch: fmt::Debug + Send + Sync {

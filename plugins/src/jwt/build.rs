@@ -2,7 +2,7 @@
 
 use std::{collections::HashMap, sync::Arc};
 
-use crossway_plugin_api::{Deps, InvalidConfig, config::FieldName};
+use crossway_plugin_api::{Deps, InvalidConfig, check_secure_url, config::FieldName};
 use http::{HeaderName, header};
 
 use super::{
@@ -13,7 +13,7 @@ use super::{
     keys::{Key, KeySet},
     place::Place,
     policy::Policy,
-    source::{Kept, Plan, Source, check_url},
+    source::{Kept, Plan, Source},
     token::media_type,
 };
 use crate::fields;
@@ -137,7 +137,8 @@ fn plan(issuer: &Issuer, place: &str) -> Checked<Plan> {
         Some(url) => (url, "jwks_url"),
         None => (&issuer.issuer, "issuer"),
     };
-    check_url(url, issuer.plain_http).map_err(|reason| InvalidConfig::new(format!("{place}/{field}"), reason))?;
+    check_secure_url(url, issuer.plain_http)
+        .map_err(|reason| InvalidConfig::new(format!("{place}/{field}"), reason))?;
     let jwks = issuer.jwks.clone().unwrap_or_default();
     let Jwks { refresh, cool_down, max_stale, timeout } = jwks;
     let below = |name: &str| format!("{place}/jwks/{name}");

@@ -10,7 +10,7 @@ use std::{
 };
 
 use arc_swap::ArcSwapOption;
-use crossway_plugin_api::{Ask, Deps, Fetch, Task};
+use crossway_plugin_api::{Ask, Deps, Fetch, Task, check_secure_url};
 use http::{HeaderMap, StatusCode, header};
 use prometheus::IntCounter;
 use serde_json::Value;
@@ -285,7 +285,7 @@ async fn discovered(plan: &Plan, fetch: &dyn Fetch) -> Result<String, String> {
         return Err(format!("{url}: the metadata are of another issuer"));
     }
     let jwks = metadata.get("jwks_uri").and_then(Value::as_str).ok_or_else(|| format!("{url}: no `jwks_uri`"))?;
-    check_url(jwks, plan.plain_http).map_err(|reason| format!("{url}: `jwks_uri` {reason}"))?;
+    check_secure_url(jwks, plan.plain_http).map_err(|reason| format!("{url}: `jwks_uri` {reason}"))?;
     Ok(jwks.to_owned())
 }
 
@@ -313,21 +313,4 @@ fn max_age(headers: &HeaderMap) -> Option<Duration> {
         }
     }
     found
-}
-
-/// Whether keys may be fetched from there. The error is the rest of a sentence.
-pub(super) fn check_url(url: &str, plain_http: bool) -> Result<(), &'static str> {
-    let parsed: http::Uri = url.parse().map_err(|_| "is not a URL")?;
-    let host = parsed.host().unwrap_or_default();
-    let local = host == "localhost"
-        || host.trim_matches(['[', ']']).parse::<std::net::IpAddr>().is_ok_and(|address| address.is_loopback());
-    match parsed.scheme_str() {
-        _ if host.is_empty() || url.contains(['@', '#']) => {
-            Err("is not a URL with a host, and without user and fragment")
-        }
-        Some("https") => Ok(()),
-        Some("http") if plain_http || local => Ok(()),
-        Some("http") => Err("is a URL without TLS: who is on the way could put in other keys; see `plain_http`"),
-        _ => Err("is not a URL of https"),
-    }
 }

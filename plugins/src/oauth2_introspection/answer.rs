@@ -2,16 +2,11 @@
 
 use std::{sync::Arc, time::Duration};
 
-use base64::{Engine as _, engine::general_purpose::STANDARD};
-use crossway_plugin_api::{Ask, Claims, Consumer, Credential, Told};
-use http::{
-    HeaderValue, StatusCode,
-    header::{ACCEPT, AUTHORIZATION},
-};
-use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
+use crossway_plugin_api::{Ask, Claims, Consumer, Credential, Told, oauth2::form_encoded};
+use http::StatusCode;
 use serde_json::Value;
 
-use super::{ClientAuth, Config, Introspector, Scopes};
+use super::{Introspector, Scopes};
 
 /// Largest answer, in bytes.
 const MAX_ANSWER: usize = 64 << 10;
@@ -34,24 +29,6 @@ pub(super) struct Caller {
     pub(super) has_scopes: bool,
 }
 
-/// As `application/x-www-form-urlencoded` has it.
-fn encoded(text: &str) -> String {
-    utf8_percent_encode(text, NON_ALPHANUMERIC).to_string()
-}
-
-impl Config {
-    /// The field that shows the secret with `basic`: name and secret are form-encoded first (RFC 6749, section 2.3.1).
-    pub(super) fn authorization(&self) -> Option<HeaderValue> {
-        if self.client_auth == ClientAuth::Post {
-            return None;
-        }
-        let pair = format!("{}:{}", encoded(&self.client_id), encoded(self.client_secret.expose()));
-        let mut value = HeaderValue::from_str(&format!("Basic {}", STANDARD.encode(pair))).ok()?;
-        value.set_sensitive(true);
-        Some(value)
-    }
-}
-
 impl Scopes {
     fn are_in(&self, claims: &Claims) -> bool {
         let has = |scope: &String| claims.scopes().any(|found| found == scope);
@@ -62,16 +39,8 @@ impl Scopes {
 impl Introspector {
     /// The question about a token.
     pub(super) fn question(&self, token: &str) -> Ask {
-        let mut form = format!("token={}&token_type_hint=access_token", encoded(token));
-        if self.authorization.is_none() {
-            let (id, secret) = (encoded(&self.config.client_id), encoded(self.config.client_secret.expose()));
-            form = format!("{form}&client_id={id}&client_secret={secret}");
-        }
-        let mut ask = Ask::form(self.config.url.as_str(), form);
-        ask.headers.insert(ACCEPT, HeaderValue::from_static("application/json"));
-        if let Some(value) = &self.authorization {
-            ask.headers.insert(AUTHORIZATION, value.clone());
-        }
+        let form = format!("token={}&token_type_hint=access_token", form_encoded(token));
+        let ask = self.client.ask(&self.config.url, &form);
         Ask { timeout: self.config.timeout.0, max_body: MAX_ANSWER, ..ask }
     }
 

@@ -11,6 +11,7 @@ use async_trait::async_trait;
 use crossway_plugin_api::{
     Clock, ConsumerDirectory, Ctx, Decision, Deps, Fault, Fetch, InvalidConfig, Needs, Plugin, PluginConfig, Reply,
     config::{HumanDuration, Secret},
+    oauth2::{Client, ClientAuth},
 };
 use http::{
     HeaderValue, StatusCode,
@@ -72,17 +73,6 @@ pub struct Config {
     /// Answers that are remembered: by a digest of the whole token, up to the next reload.
     #[serde(default)]
     pub cache: Remembering,
-}
-
-/// How the gateway shows its secret to the issuer.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, JsonSchema)]
-#[serde(rename_all = "snake_case")]
-#[schemars(inline)]
-#[allow(missing_docs, reason = "with descriptions the schema would have alternatives; the setting describes them")]
-pub enum ClientAuth {
-    #[default]
-    Basic,
-    Post,
 }
 
 /// What a token must allow.
@@ -160,7 +150,7 @@ impl PluginConfig for Config {
             known: Cache::builder().max_capacity(REMEMBERED).weigher(weigh).time_to_live(longest).build(),
             questions: Semaphore::new(QUESTIONS),
             scope_challenge,
-            authorization: self.authorization(),
+            client: Client::new(&self.client_id, &self.client_secret, self.client_auth),
             config: self,
             consumers: Arc::clone(&deps.consumers),
             fetch: Arc::clone(&deps.fetch),
@@ -177,8 +167,8 @@ impl PluginConfig for Config {
 
 struct Introspector {
     config: Config,
-    /// What shows the gateway's secret in a field, if it does not go into the body.
-    authorization: Option<HeaderValue>,
+    /// What the gateway is to the issuer.
+    client: Client,
     scope_challenge: HeaderValue,
     known: Cache<[u8; 32], Verdict>,
     questions: Semaphore,

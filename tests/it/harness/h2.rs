@@ -12,6 +12,7 @@
 //! | `/echo.Echo/NoStatus` | the messages, and an end without trailers |
 //! | `/echo.Echo/Silent` | nothing, until the stream is reset |
 //! | `/refuse/N`, `/reset/N` | the first N times `RST_STREAM` (`REFUSED_STREAM`, `INTERNAL_ERROR`), then plain |
+//! | `/unknown/N` | the first N times 401, then plain |
 //! | `/short` | fewer bytes than its length says |
 //! | `/cut` | a header and a piece of body, then `RST_STREAM` |
 //! | `/leave` | plain, and the connection says `GOAWAY` |
@@ -391,6 +392,10 @@ impl Stream {
             return Ok(());
         }
         let mut response = Response::new(());
+        if before < times("/unknown/") {
+            *response.status_mut() = http::StatusCode::UNAUTHORIZED;
+            return self.respond.send_response(response, true).map(drop).map_err(Gone::from);
+        }
         if path == "/page" {
             *response.status_mut() = http::StatusCode::SERVICE_UNAVAILABLE;
             response.headers_mut().insert("content-type", HeaderValue::from_static("text/html"));

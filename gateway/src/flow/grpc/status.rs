@@ -44,6 +44,13 @@ fn of(reply: &Reply) -> u32 {
     }
 }
 
+/// The status that the header of an answer to a call means to the gateway: one that ends the call with UNAUTHENTICATED is
+/// 401.
+pub fn meant(head: &ResponseHeader) -> StatusCode {
+    let is_unknown = head.headers.get(STATUS).is_some_and(|status| *status == *UNAUTHENTICATED.to_string());
+    if is_unknown { StatusCode::UNAUTHORIZED } else { head.status }
+}
+
 fn message(reply: &Reply) -> Cow<'_, str> {
     let text = match &reply.content {
         Content::Problem(problem) => problem.detail.as_str(),
