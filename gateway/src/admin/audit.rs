@@ -79,7 +79,8 @@ struct Asked<'g> {
 }
 
 impl<'g> Asked<'g> {
-    fn new(gateway: &'g Gateway, event: Event, caller: Caller, target: String) -> Self {
+    fn new(gateway: &'g Gateway, event: Event, caller: Caller, target: &str) -> Self {
+        let target = shown(target);
         Self { gateway, event, caller, target, method: None, consumer: None, replaced_by: None, ended: None }
     }
 
@@ -117,6 +118,16 @@ impl Drop for Asked<'_> {
     }
 }
 
+/// A path, or an id, with `***` for what is no name of ours: where an id belongs, somebody may have written a whole key.
+fn shown(path: &str) -> String {
+    let is_plain = |part: &str| {
+        part.len() <= 32
+            && !part.starts_with("cw_")
+            && part.bytes().all(|b| b.is_ascii_alphanumeric() || b"_.-".contains(&b))
+    };
+    path.split('/').map(|part| if is_plain(part) { part } else { "***" }).collect::<Vec<_>>().join("/")
+}
+
 fn outcome(status: StatusCode) -> Outcome {
     match status {
         StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN | StatusCode::MISDIRECTED_REQUEST => Outcome::Denied,
@@ -134,7 +145,7 @@ pub(super) async fn note(
 ) -> Response {
     let caller = Caller { peer, known: Arc::default() };
     request.extensions_mut().insert(caller.clone());
-    let mut asked = Asked::new(&state.gateway, Event::AdminCalled, caller, request.uri().path().to_owned());
+    let mut asked = Asked::new(&state.gateway, Event::AdminCalled, caller, request.uri().path());
     asked.method = Some(request.method().clone());
     let response = next.run(request).await;
     asked.ended(&response);
@@ -147,7 +158,7 @@ pub(super) struct Change<'g>(Asked<'g>);
 impl<'g> Change<'g> {
     /// A change of this key, or of one that has no id yet.
     pub(super) fn new(state: &'g State, event: Event, caller: Caller, id: Option<&str>) -> Self {
-        Self(Asked::new(&state.gateway, event, caller, id.unwrap_or("-").to_owned()))
+        Self(Asked::new(&state.gateway, event, caller, id.unwrap_or("-")))
     }
 
     /// Whose key it is.
@@ -166,5 +177,25 @@ impl<'g> Change<'g> {
     /// What has come of it.
     pub(super) fn ended(mut self, response: &Response) {
         self.0.ended(response);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_key_in_the_place_of_an_id_is_not_shown() {
+        for (path, expected) in [
+            ("/api/keys/abcdefghijkl/rotate", "/api/keys/abcdefghijkl/rotate"),
+            ("/api/keys/cw_abcdefghijkl_0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZ01", "/api/keys/***"),
+            ("/api/keys/%63w_abcdefghijkl_01234567", "/api/keys/***"),
+            ("/api/keys/cw_abcdefghijkl_01/rotate", "/api/keys/***/rotate"),
+            ("/x/0123456789abcdef0123456789abcdef0", "/x/***"),
+            ("-", "-"),
+            ("/", "/"),
+        ] {
+            assert_eq!(shown(path), expected);
+        }
     }
 }

@@ -14,7 +14,8 @@ use super::{
     AT_THE_END, ON_THE_WAY,
     line::{Line, Redaction, Secrets},
     metrics::{Metrics, NO_ROUTE},
-    sink::{Kind, Loss, Ready, Sink, Target},
+    sink::{Kind, Loss, Ready, Sink},
+    target::Target,
 };
 use crate::config::{Sources, telemetry::AccessLog as Config};
 

@@ -16,7 +16,8 @@ pub use record::{Actor, Event, Outcome, Record, Source, Value, Who, trace_id};
 use super::{
     AT_THE_END, ON_THE_WAY,
     metrics::Metrics,
-    sink::{Kind, Loss, Ready, Sink, Target},
+    sink::{Kind, Loss, Ready, Sink},
+    target::Target,
 };
 use crate::{
     config::{Sources, telemetry::AuditLog as Config},

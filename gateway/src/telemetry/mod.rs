@@ -7,6 +7,7 @@ mod listeners;
 pub mod metrics;
 pub mod operation;
 mod sink;
+mod target;
 
 use std::time::Duration;
 
@@ -55,13 +56,13 @@ const SAME_FILE: &str = "names the file of `access_log`: each log needs one of i
 /// Checks where logs are to go, without opening anything.
 pub fn check(config: &crate::config::telemetry::Telemetry, sources: &Sources) -> Vec<Wrong> {
     let target = |to: Option<&String>, place: &'static str| {
-        let target = to.map(|to| sink::Target::of(to, sources, place));
+        let target = to.map(|to| target::Target::of(to, sources, place));
         target.transpose().map_err(|wrong| (place, wrong))
     };
     let access = target(config.access_log.as_ref().map(|log| &log.to), access_log::PLACE);
     let audit = target(config.audit_log.as_ref().map(|log| &log.to), audit::PLACE);
     let mut wrong: Vec<Wrong> = [access.as_ref().err(), audit.as_ref().err()].into_iter().flatten().cloned().collect();
-    if let (Ok(Some(access @ sink::Target::File(_))), Ok(Some(audit))) = (&access, &audit)
+    if let (Ok(Some(access @ target::Target::File(_))), Ok(Some(audit))) = (&access, &audit)
         && access == audit
     {
         wrong.push((audit::PLACE, SAME_FILE.into()));

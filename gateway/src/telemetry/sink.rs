@@ -5,13 +5,7 @@
 //! writer ever waits for the target, and the writer gives up on one that takes nothing when it is to end.
 
 use std::{
-    fs::{File, OpenOptions},
-    io::{self, Write as _},
-    os::{
-        fd::AsFd as _,
-        unix::fs::{MetadataExt as _, OpenOptionsExt as _},
-    },
-    path::PathBuf,
+    io,
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
@@ -22,21 +16,13 @@ use std::{
 
 use parking_lot::{Condvar, Mutex};
 use prometheus::IntCounter;
-use rustix::{
-    event::{PollFd, PollFlags, Timespec, poll},
-    fs::OFlags,
-};
 
-use crate::config::Sources;
+use super::target::{Output, Target};
 
 /// The writer is woken at once when this much is waiting.
 const HURRY: usize = 256 << 10;
 /// How long a line may wait for company.
 const LINGER: Duration = Duration::from_millis(50);
-/// What a pipe that has room takes without waiting (`PIPE_BUF`).
-const PIECE: usize = 4096;
-/// How often the writer looks up from a target that takes nothing.
-const LOOK_UP: Timespec = Timespec { tv_sec: 0, tv_nsec: 50_000_000 };
 /// How long a target that takes nothing is waited for when the writer is to end.
 const GRACE: Duration = Duration::from_secs(2);
 /// Pause between two words on lost lines.
@@ -86,31 +72,6 @@ impl Loss {
     }
 }
 
-/// Where lines go.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Target {
-    /// Standard output.
-    Stdout,
-    /// Standard error.
-    Stderr,
-    /// A file, appended to.
-    File(PathBuf),
-}
-
-impl Target {
-    /// The target as the configuration writes it at this JSON Pointer; a path is relative to the file it stands in.
-    pub(super) fn of(to: &str, sources: &Sources, pointer: &str) -> Result<Self, String> {
-        match to {
-            "stdout" => Ok(Self::Stdout),
-            "stderr" => Ok(Self::Stderr),
-            _ => match to.strip_prefix("file:") {
-                Some(path) if !path.is_empty() => Ok(Self::File(sources.resolve_path(pointer, path))),
-                _ => Err("is neither `stdout`, `stderr`, nor `file:` and a path".into()),
-            },
-        }
-    }
-}
-
 /// A queue of lines with a thread behind it, which writes what is left when this is dropped, and ends.
 pub(super) struct Sink {
     target: Target,
@@ -128,8 +89,8 @@ struct Shared {
 #[derive(Default)]
 struct State {
     lines: Vec<u8>,
-    /// Takes the place of what is written to.
-    fresh: Option<Output>,
+    /// Takes the place of what is written to, after so many bytes of `lines`.
+    fresh: Option<(Output, usize)>,
     closed: bool,
     done: bool,
 }
@@ -152,8 +113,7 @@ impl Ready {
     ) -> io::Result<Self> {
         let output = Output::open(&target, kind.mode)?;
         let is_path = matches!(target, Target::File(_));
-        let file = output.file.metadata().ok().filter(|found| is_path && found.is_file());
-        let file = file.map(|found| (found.dev(), found.ino()));
+        let file = output.regular_file().filter(|_| is_path);
         if let Some(sink) = current.filter(|sink| sink.target == target) {
             return Ok(Self { sink: Arc::clone(sink), fresh: is_path.then_some(output), file });
         }
@@ -166,7 +126,9 @@ impl Ready {
     /// The sink, writing to what was opened.
     pub(super) fn apply(self) -> Arc<Sink> {
         if let Some(fresh) = self.fresh {
-            self.sink.shared.state.lock().fresh = Some(fresh);
+            let mut state = self.sink.shared.state.lock();
+            state.fresh = Some((fresh, state.lines.len()));
+            drop(state);
             self.sink.shared.wake.notify_one();
         }
         self.sink
@@ -219,51 +181,6 @@ impl Drop for Sink {
     }
 }
 
-/// What lines are written to.
-struct Output {
-    file: File,
-    /// Takes whatever it is given at once; pipes, sockets and terminals may not.
-    regular: bool,
-}
-
-impl Output {
-    fn open(target: &Target, mode: u32) -> io::Result<Self> {
-        let file = match target {
-            Target::Stdout => File::from(io::stdout().as_fd().try_clone_to_owned()?),
-            Target::Stderr => File::from(io::stderr().as_fd().try_clone_to_owned()?),
-            // Opening a FIFO that nobody reads would wait for a reader.
-            Target::File(path) => OpenOptions::new()
-                .create(true)
-                .append(true)
-                .mode(mode)
-                .custom_flags(OFlags::NONBLOCK.bits().cast_signed())
-                .open(path)?,
-        };
-        let regular = file.metadata()?.is_file();
-        Ok(Self { file, regular })
-    }
-
-    /// Writes some of these bytes; 0 if nothing could be written for a while.
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        let mut piece = bytes;
-        if !self.regular {
-            let mut ready = [PollFd::new(&self.file, PollFlags::OUT)];
-            if poll(&mut ready, Some(&LOOK_UP))? == 0 {
-                return Ok(0);
-            }
-            piece = &bytes[..bytes.len().min(PIECE)];
-        }
-        match self.file.write(piece) {
-            Ok(0) => Err(io::ErrorKind::WriteZero.into()),
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                thread::park_timeout(LINGER);
-                Ok(0)
-            }
-            written => written,
-        }
-    }
-}
-
 /// The thread behind a sink.
 struct Writer {
     shared: Arc<Shared>,
@@ -281,12 +198,17 @@ impl Writer {
         let mut batch = Vec::new();
         loop {
             let (fresh, closed) = next_batch(&self.shared, &mut batch);
-            self.write(&batch);
+            match fresh {
+                None => self.write(&batch),
+                Some((fresh, at)) => {
+                    self.write(&batch[..at]);
+                    self.output = fresh;
+                    self.torn = false;
+                    self.write(&batch[at..]);
+                }
+            }
             batch.clear();
             batch.shrink_to(HURRY);
-            if let Some(fresh) = fresh {
-                self.switch(fresh);
-            }
             if closed {
                 self.told = None;
             }
@@ -297,11 +219,6 @@ impl Writer {
                 return;
             }
         }
-    }
-
-    fn switch(&mut self, fresh: Output) {
-        self.output = fresh;
-        self.torn = false;
     }
 
     /// Writes whole lines; what cannot be written is lost, and counted.
@@ -355,7 +272,7 @@ impl Writer {
         let (fresh, closed) = (state.fresh.take(), state.closed);
         drop(state);
         match fresh {
-            Some(fresh) => {
+            Some((fresh, _)) => {
                 self.output = fresh;
                 Waited::Switched
             }
@@ -395,7 +312,7 @@ enum Waited {
 }
 
 /// Waits for lines, lets more gather for a moment, and takes them all.
-fn next_batch(shared: &Shared, batch: &mut Vec<u8>) -> (Option<Output>, bool) {
+fn next_batch(shared: &Shared, batch: &mut Vec<u8>) -> (Option<(Output, usize)>, bool) {
     let mut state = shared.state.lock();
     shared.wake.wait_while(&mut state, |s| s.lines.is_empty() && s.fresh.is_none() && !s.closed);
     shared.wake.wait_while_for(&mut state, |s| s.lines.len() < HURRY && s.fresh.is_none() && !s.closed, LINGER);
@@ -405,6 +322,14 @@ fn next_batch(shared: &Shared, batch: &mut Vec<u8>) -> (Option<Output>, bool) {
 
 #[cfg(test)]
 mod tests {
+    use std::{
+        fs::{File, OpenOptions},
+        os::unix::fs::OpenOptionsExt as _,
+        path::PathBuf,
+    };
+
+    use rustix::fs::OFlags;
+
     use super::*;
 
     static KIND: Kind = Kind { name: "log", thread: "log", capacity: 64 << 10, mode: 0o600 };
@@ -430,10 +355,6 @@ mod tests {
         std::fs::rename(&path, &rotated).unwrap();
         let again = opened(&path, Some(&sink), &loss);
         assert!(Arc::ptr_eq(&sink, &again));
-        while sink.shared.state.lock().fresh.is_some() {
-            thread::yield_now();
-        }
-        // The writer may still be on its way from taking the new file to using it, but writes nothing before that.
         assert!(sink.push(b"three\n"));
         drop(again);
         Sink::finish(sink, Duration::from_secs(20));
