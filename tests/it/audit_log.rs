@@ -72,6 +72,7 @@ routes:
 const ROUTES: &str = "  - { name: open, match: { path: /open }, auth: none, plugins: [{ respond: { status: 200 } }] }
   - { name: keyed, match: { path: \"/keyed/{rest...}\" }, plugins: [{ api_key: { query: k, cookie: c } }, { respond: { status: 200 } }] }
   - { name: socket, match: { path: /socket }, websocket: {}, upstream: nowhere, plugins: [{ api_key: {} }] }
+  - { name: hook, match: { path: /hook }, upstream: nowhere, plugins: [{ hmac_signature: { style: github, secrets: [hook-s3cret] } }] }
   - { name: gold, match: { path: /gold }, plugins: [{ api_key: {} }, { id: who, authorize: { groups: { gold: {} } } }, { respond: { status: 200 } }] }
   - { name: near, match: { path: /near }, auth: none, plugins: [{ ip_allow: { deny: [127.0.0.0/8] } }, { respond: { status: 200 } }] }
 ";
@@ -119,6 +120,9 @@ fn refusals_are_recorded_over_every_protocol_and_nothing_else() {
     asked(&gateway, "/keyed/two", &[]);
     asked(&gateway, "/keyed/call", &[("content-type", "application/grpc"), ("te", "trailers")]);
     assert_eq!(websocket::ask(&gateway.address(), "/socket", "").status, 401);
+    let signature = format!("sha256={}", "0".repeat(64));
+    let hook = gateway.send("POST /hook", &[("X-Hub-Signature-256", &signature)], b"{}");
+    hook.assert_problem(401, "signature_invalid");
     // Not refused by a plugin, or not refused.
     for target in ["/open", "/nowhere"] {
         gateway.get(target);
@@ -126,7 +130,7 @@ fn refusals_are_recorded_over_every_protocol_and_nothing_else() {
     }
     assert_eq!(gateway.send("GET /keyed/x", &[("X-API-Key", ALICE.0)], b"").status, 200);
     let all = place.all_of(&gateway, "request.refused");
-    assert_eq!(all.len(), 7, "{all:#?}");
+    assert_eq!(all.len(), 8, "{all:#?}");
     let by =
         |path: &str| all.iter().find(|record| record["path"] == path).unwrap_or_else(|| panic!("{path}: {all:#?}"));
     let wrong = by("/keyed/b");
@@ -147,6 +151,7 @@ fn refusals_are_recorded_over_every_protocol_and_nothing_else() {
     has(by("/keyed/old"), &json!({ "protocol": "HTTP/1.0", "code": "api_key_missing", "reason": "no API key" }));
     has(by("/keyed/two"), &json!({ "protocol": "HTTP/2", "method": "GET", "status": 401, "host": "gateway.test" }));
     has(by("/keyed/call"), &json!({ "protocol": "HTTP/2", "method": "POST", "status": 401, "plugin": "api_key" }));
+    has(by("/hook"), &json!({ "plugin": "hmac_signature", "code": "signature_invalid", "method": "POST" }));
     has(by("/socket"), &json!({ "protocol": "HTTP/1.1", "status": 401, "target": "socket" }));
 }
 
@@ -336,7 +341,6 @@ fn no_credential_is_in_the_log() {
     let place = Place::new();
     let routes = "  - { name: basic, match: { path: /basic }, plugins: [{ basic: {} }, { respond: { status: 200 } }] }
   - { name: token, match: { path: /token }, plugins: [{ jwt: { issuers: [{ issuer: \"https://i.test\", secret: \"0123456789abcdef0123456789abcdef\", algorithms: [HS256], audiences: [a] }], from: [{ header: Authorization, scheme: Bearer }, { query: t }, { cookie: c }] } }, { respond: { status: 200 } }] }
-  - { name: hook, match: { path: /hook }, upstream: nowhere, plugins: [{ hmac_signature: { style: github, secrets: [hook-s3cret] } }] }
   - { name: both, match: { path: /both }, plugins: [{ any_of: [{ api_key: {} }, { basic: {} }] }, { respond: { status: 200 } }] }";
     let gateway = place.start(routes, "");
     let encoded = |text: &str| base64::engine::general_purpose::STANDARD.encode(text);
