@@ -55,7 +55,11 @@ pub struct Chain {
 
 /// The links that saw a request, by bit: those whose later phases run.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Entered(u64);
+pub struct Entered {
+    links: u64,
+    /// The place of the link that has answered the request, or whose fault is the answer.
+    stopped_by: Option<u8>,
+}
 
 /// What the first phases come to.
 pub type Verdict = Result<Option<Reply>, Fault>;
@@ -103,22 +107,22 @@ impl Chain {
     pub async fn on_request(&self, req: &mut RequestHeader, ctx: &mut Ctx, entered: &mut Entered) -> Verdict {
         for at in bits(self.stops) {
             let link = &self.links[at];
-            entered.0 |= self.unconditional & below(at);
+            entered.links |= self.unconditional & below(at);
             if link.when.as_ref().is_some_and(|condition| !condition.holds(req, ctx)) {
                 continue;
             }
-            entered.0 |= 1 << at;
+            entered.links |= 1 << at;
             if !self.needs[at].request {
                 continue;
             }
             match link.plugin.on_request(req, ctx).await {
                 Ok(Decision::Continue) => {}
                 Ok(Decision::Absent(reply)) if !link.required => ctx.keep_challenge(reply),
-                Ok(Decision::Respond(reply) | Decision::Absent(reply)) => return Ok(Some(reply)),
-                Err(fault) => self.tolerate(at, fault, entered)?,
+                Ok(Decision::Respond(reply) | Decision::Absent(reply)) => return Ok(Some(entered.stop(at, reply))),
+                Err(fault) => self.tolerate(at, fault, entered).map_err(|fault| entered.stop(at, fault))?,
             }
         }
-        entered.0 |= self.unconditional;
+        entered.links |= self.unconditional;
         Ok(None)
     }
 
@@ -164,11 +168,17 @@ impl Chain {
             match self.links[at].plugin.on_request_body(body, req, ctx).await {
                 Ok(Decision::Continue) => {}
                 Ok(Decision::Absent(reply)) if !self.links[at].required => ctx.keep_challenge(reply),
-                Ok(Decision::Respond(reply) | Decision::Absent(reply)) => return Ok(Some(reply)),
-                Err(fault) => self.tolerate(at, fault, entered)?,
+                Ok(Decision::Respond(reply) | Decision::Absent(reply)) => return Ok(Some(entered.stop(at, reply))),
+                Err(fault) => self.tolerate(at, fault, entered).map_err(|fault| entered.stop(at, fault))?,
             }
         }
         Ok(None)
+    }
+
+    /// The link that has stopped a request in its first phases, and what it asks for.
+    pub fn stopped_by(&self, entered: Entered) -> Option<(&Link, &Needs)> {
+        let at = usize::from(entered.stopped_by?);
+        Some((self.links.get(at)?, self.needs.get(at)?))
     }
 
     /// Runs `on_upstream_request` in order; once for each attempt.
@@ -178,7 +188,7 @@ impl Chain {
         ctx: &mut Ctx,
         entered: &mut Entered,
     ) -> Result<(), Fault> {
-        for at in bits(self.upstream_request & entered.0) {
+        for at in bits(self.upstream_request & entered.links) {
             if let Err(fault) = self.links[at].plugin.on_upstream_request(req, ctx) {
                 self.tolerate(at, fault, entered)?;
             }
@@ -211,7 +221,7 @@ impl Chain {
 
     /// Runs `on_response` in reverse order.
     pub fn on_response(&self, res: &mut ResponseHeader, ctx: &mut Ctx, entered: &mut Entered) -> Result<(), Fault> {
-        for at in bits(self.response & entered.0).rev() {
+        for at in bits(self.response & entered.links).rev() {
             if let Err(fault) = self.links[at].plugin.on_response(res, ctx) {
                 self.tolerate(at, fault, entered)?;
             }
@@ -221,7 +231,7 @@ impl Chain {
 
     /// Runs `on_done` in order.
     pub fn on_done(&self, outcome: &Outcome, ctx: &Ctx, entered: Entered) {
-        for at in bits(self.done & entered.0) {
+        for at in bits(self.done & entered.links) {
             self.links[at].plugin.on_done(outcome, ctx);
         }
     }
@@ -235,14 +245,20 @@ impl Chain {
         if !allowed {
             return Err(fault);
         }
-        entered.0 &= !(1 << at);
+        entered.links &= !(1 << at);
         Ok(())
     }
 }
 
 impl Entered {
+    /// Notes which link has stopped the request with this.
+    fn stop<T>(&mut self, at: usize, with: T) -> T {
+        self.stopped_by = u8::try_from(at).ok();
+        with
+    }
+
     fn has(self, at: usize) -> bool {
-        self.0 & (1 << at) != 0
+        self.links & (1 << at) != 0
     }
 }
 

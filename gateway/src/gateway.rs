@@ -16,7 +16,7 @@ use crate::{
     keys::Keys,
     snapshot::Snapshot,
     store::Stores,
-    telemetry::{access_log::AccessLog, metrics::Metrics},
+    telemetry::{access_log::AccessLog, audit::AuditLog, metrics::Metrics},
     upstream::{Registry, exchange::Exchange},
 };
 
@@ -40,6 +40,8 @@ pub struct Gateway {
     pub metrics: Arc<Metrics>,
     /// One line for each request.
     pub access_log: AccessLog,
+    /// One line for each refusal of a caller and each act of an operator.
+    pub audit: AuditLog,
     /// Client connections.
     pub connections: Connections,
     /// How many of them there may be.

@@ -15,7 +15,10 @@ use crate::{
     front::listeners::Listeners,
     gateway::Gateway,
     snapshot::{Snapshot, Surroundings},
-    telemetry::access_log::Prepared,
+    telemetry::{
+        Logs,
+        audit::{self, Event, Record, Value, Who},
+    },
 };
 
 /// How long a reload waits for names that were never resolved before; it goes on without them.
@@ -66,9 +69,10 @@ impl Reloader {
         Self { gateway, listeners, origin, last: Mutex::new(None) }
     }
 
-    /// Loads, compiles and applies what is there now. Callers wait for each other.
-    pub async fn reload(&self) -> Outcome {
+    /// Loads, compiles and applies what is there now, as `who` has asked. Callers wait for each other.
+    pub async fn reload(&self, who: Who<'_>) -> Outcome {
         let mut last = self.last.lock().await;
+        let log = self.gateway.audit.now();
         let outcome = match self.try_reload().await {
             Ok((generation, warnings)) => Outcome::Applied { generation, warnings },
             Err(error) => Outcome::Refused(error),
@@ -85,8 +89,27 @@ impl Reloader {
                 );
             }
         }
+        self.note(log, who, &outcome);
         *last = Some(outcome.clone());
         outcome
+    }
+
+    fn note(&self, log: audit::Earlier, who: Who<'_>, outcome: &Outcome) {
+        let (errors, outcome, reason) = match outcome {
+            Outcome::Applied { .. } => (0, audit::Outcome::Success, None),
+            Outcome::Refused(error) => {
+                let reason = "the configuration is refused; the old one serves on";
+                (error.diagnostics.len(), audit::Outcome::Failure, Some(reason))
+            }
+        };
+        let snapshot = self.gateway.snapshot.load();
+        let more = [
+            ("generation", Value::Number(snapshot.generation)),
+            ("config_hash", Value::Text(&snapshot.hash)),
+            ("errors", Value::Number(errors as u64)),
+        ];
+        let (event, target) = (Event::ConfigReloaded, "configuration");
+        self.gateway.audit.write_over(log, &Record { event, outcome, who, target, reason, more: &more });
     }
 
     /// How the last reload ended, if there was one.
@@ -128,12 +151,11 @@ impl Reloader {
         let refuse =
             |pointer: &str, message: String| ConfigError { diagnostics: vec![sources.error(pointer, message)] };
         let config = &next.loaded.config;
-        let log = self.gateway.access_log.prepare(config.telemetry.access_log.as_ref(), sources, &next.secrets());
-        let log = log.map_err(|wrong| refuse("/telemetry/access_log/to", wrong))?;
+        let logs = Logs::open(&self.gateway, next).map_err(|(place, wrong)| refuse(place, wrong))?;
         let bound = self.listeners.bind(config.listeners.iter().map(|l| l.address.as_str()));
         let bound = bound
             .map_err(|(at, error)| refuse(&format!("/listeners/{at}/address"), format!("cannot be bound: {error}")))?;
-        Ok(Ready { log, bound })
+        Ok(Ready { logs, bound })
     }
 
     fn apply(&self, next: Snapshot, ready: Ready) -> (u64, String) {
@@ -141,7 +163,7 @@ impl Reloader {
         let warnings = warn(&next);
         let next = Arc::new(next);
         self.gateway.snapshot.store(Arc::clone(&next));
-        self.gateway.access_log.apply(ready.log);
+        ready.logs.apply(&self.gateway);
         let wanted: HashSet<&str> = next.listeners.keys().map(String::as_str).collect();
         self.listeners.apply(ready.bound, &wanted);
         self.gateway.metrics.config_applied(generation, &hash);
@@ -151,7 +173,7 @@ impl Reloader {
 }
 
 struct Ready {
-    log: Prepared,
+    logs: Logs,
     bound: crate::front::listeners::Bound,
 }
 

@@ -26,7 +26,12 @@ use crate::{
     reload::{self, Origin, Reloader},
     snapshot::{Snapshot, Surroundings},
     store::{StoreError, Stores},
-    telemetry::{access_log::AccessLog, metrics::Metrics},
+    telemetry::{
+        Logs,
+        access_log::AccessLog,
+        audit::{AuditLog, Event, Outcome, Who, note_process},
+        metrics::Metrics,
+    },
     upgrade::{Giver, Inherited, Succession},
     upstream::{Registry, exchange::Exchange},
 };
@@ -131,7 +136,8 @@ impl Server {
             lent,
             stores: OnceLock::new(),
             keys,
-            access_log: AccessLog::new(Arc::clone(&metrics)),
+            access_log: AccessLog::new(&metrics),
+            audit: AuditLog::new(&metrics),
             metrics,
             connections: Connections::default(),
             admission,
@@ -153,16 +159,20 @@ impl Server {
             Err(ended) => return ended,
         };
         self.gateway.readiness.set_ready();
+        note_process(&self.gateway, Event::ProcessStarted, Outcome::Success, Who::PROCESS, None);
         let successor = match self.await_successor(succession, &mut serving).await {
             Ok(successor) => successor,
-            Err(error) => return Ended::Failed(error),
+            Err(error) => {
+                self.end(Outcome::Failure, Who::PROCESS, "the upgrade has failed");
+                return Ended::Failed(error);
+            }
         };
         started(&self.listeners);
         let replaced = loop {
             tokio::select! {
-                Some(()) = signals.hangup.recv() => drop(self.reloader.reload().await),
+                Some(()) = signals.hangup.recv() => drop(self.reloader.reload(Who::signal("SIGHUP")).await),
                 Some(()) = signals.interrupt.recv() => {
-                    self.gateway.access_log.close();
+                    self.end(Outcome::Success, Who::signal("SIGINT"), "told to end at once");
                     return Ended::Done;
                 }
                 Some(()) = signals.terminate.recv() => break false,
@@ -171,12 +181,20 @@ impl Server {
         };
         if replaced {
             tracing::info!("a new process has taken over");
+            note_process(&self.gateway, Event::ProcessHandedOver, Outcome::Success, Who::PROCESS, None);
             serving.stop().await;
         }
-        let ended = self.leave(signals, replaced).await;
+        let (outcome, why) = self.leave(signals, replaced).await;
         self.gateway.keys.keep_uses().await;
+        self.end(outcome, if replaced { Who::PROCESS } else { Who::signal("SIGTERM") }, why);
+        Ended::Done
+    }
+
+    /// The last words, and the end of the logs.
+    fn end(&self, outcome: Outcome, who: Who<'_>, why: &str) {
+        note_process(&self.gateway, Event::ProcessEnded, outcome, who, Some(why));
         self.gateway.access_log.close();
-        ended
+        self.gateway.audit.close();
     }
 
     /// Opens everything, with the sockets of the process that runs if it is to be replaced.
@@ -229,7 +247,11 @@ impl Server {
         serving: &mut admin::Serving,
     ) -> anyhow::Result<Option<Arc<Giver>>> {
         let Some(succession) = succession else { return Ok(None) };
+        let replaces = succession.replaces();
         let (path, exclusive) = succession.finish().await?;
+        if replaces {
+            note_process(&self.gateway, Event::ProcessTakenOver, Outcome::Success, Who::PROCESS, None);
+        }
         let spares = std::mem::take(&mut serving.spares);
         let (gateway, listeners) = (Arc::clone(&self.gateway), Arc::clone(&self.listeners));
         let giver = Giver::new(gateway, listeners, exclusive, spares);
@@ -239,10 +261,9 @@ impl Server {
 
     async fn open(&self, inherited: &mut Inherited) -> Result<admin::Serving, Ended> {
         let snapshot = self.gateway.snapshot.load_full();
-        let (sources, config) = (&snapshot.loaded.sources, &snapshot.loaded.config);
+        let config = &snapshot.loaded.config;
         let refuse = |pointer: &str, message: String| refused(&snapshot, pointer, message);
-        let log = self.gateway.access_log.prepare(config.telemetry.access_log.as_ref(), sources, &snapshot.secrets());
-        let log = log.map_err(|wrong| refuse("/telemetry/access_log/to", wrong))?;
+        let logs = Logs::open(&self.gateway, &snapshot).map_err(|(place, wrong)| refuse(place, wrong))?;
         let bound = self.listeners.bind(config.listeners.iter().map(|l| l.address.as_str()));
         let bound = bound
             .map_err(|(at, error)| refuse(&format!("/listeners/{at}/address"), format!("cannot be bound: {error}")))?;
@@ -254,7 +275,7 @@ impl Server {
             let served = admin::serve(config, state, inherited).await;
             serving = served.map_err(|(pointer, message)| refuse(pointer, message))?;
         }
-        self.gateway.access_log.apply(log);
+        logs.apply(&self.gateway);
         self.gateway.metrics.config_applied(snapshot.generation, &snapshot.hash);
         self.gateway.metrics.certificates(&snapshot.certificates());
         let wanted: HashSet<&str> = snapshot.listeners.keys().map(String::as_str).collect();
@@ -264,19 +285,30 @@ impl Server {
 
     /// Drains; a second signal ends it at once. Once replaced, there is nothing to wait for before: the addresses go on
     /// being served.
-    async fn leave(&self, mut signals: Signals, replaced: bool) -> Ended {
+    async fn leave(&self, mut signals: Signals, replaced: bool) -> (Outcome, &'static str) {
         let times = &self.gateway.snapshot.load_full().loaded.config.runtime.drain;
         let delay: Duration = if replaced { Duration::ZERO } else { times.readiness_delay.0 };
         let deadline: Duration = times.deadline.0;
         tokio::select! {
             drained = drain(&self.gateway, &self.listeners, delay, deadline) => match drained {
-                Drained::Complete => tracing::info!("drained"),
-                Drained::Cut(connections) => tracing::warn!(connections, "the drain deadline has passed; connections are cut"),
+                Drained::Complete => {
+                    tracing::info!("drained");
+                    (Outcome::Success, "drained")
+                }
+                Drained::Cut(connections) => {
+                    tracing::warn!(connections, "the drain deadline has passed; connections are cut");
+                    (Outcome::Failure, "the drain deadline has passed; connections are cut")
+                }
             },
-            Some(()) = signals.interrupt.recv() => tracing::warn!("interrupted while draining"),
-            Some(()) = signals.terminate.recv() => tracing::warn!("told again to end while draining"),
+            Some(()) = signals.interrupt.recv() => {
+                tracing::warn!("interrupted while draining");
+                (Outcome::Failure, "interrupted while draining")
+            }
+            Some(()) = signals.terminate.recv() => {
+                tracing::warn!("told again to end while draining");
+                (Outcome::Failure, "told again to end while draining")
+            }
         }
-        Ended::Done
     }
 }
 

@@ -33,8 +33,9 @@ fn every_request_has_its_line() {
         [("X-Tenant", "acme"), ("X-Pin", "1234"), ("User-Agent", "te\"st"), ("Authorization", "Bearer s3cret")];
     gateway.send("POST /x?a=1&pin=1234&token=s3cret", &headers, b"hello");
     gateway.get("/nowhere");
+    crate::harness::raw(&gateway.address(), b"HEAD /x HTTP/1.0\r\nHost: t\r\n\r\n", std::time::Duration::from_secs(5));
     crate::harness::raw(&gateway.address(), b"GARBAGE\r\n\r\n", std::time::Duration::from_secs(5));
-    let all = wait_for(&path, 3);
+    let all = wait_for(&path, 4);
     let first = all.iter().find(|l| l["method"] == "POST").unwrap();
     for (key, value) in [
         ("method", "POST".into()),
@@ -48,7 +49,8 @@ fn every_request_has_its_line() {
         ("upstream", "back".into()),
         ("attempts", 1.into()),
         ("request_bytes", 5.into()),
-    ] as [(&str, Value); 11]
+        ("protocol", "HTTP/1.1".into()),
+    ] as [(&str, Value); 12]
     {
         assert_eq!(first[key], value, "{key}: {first}");
     }
@@ -56,7 +58,9 @@ fn every_request_has_its_line() {
     assert!(first["duration_ms"].as_f64().unwrap() >= first["upstream_ms"].as_f64().unwrap(), "{first}");
     let of = |status: u64| all.iter().find(|l| l["status"] == status).unwrap_or_else(|| panic!("{status}: {all:?}"));
     assert_eq!((&of(404)["code"], &of(404)["route"]), (&"no_route".into(), &"-".into()));
-    assert_eq!(of(400)["code"], "bad_request_line");
+    assert_eq!((&of(400)["code"], &of(400)["protocol"]), (&"bad_request_line".into(), &"-".into()));
+    let old = all.iter().find(|l| l["method"] == "HEAD").unwrap();
+    assert_eq!((&old["protocol"], &old["status"]), (&"HTTP/1.0".into(), &200.into()));
     let text = std::fs::read_to_string(&path).unwrap();
     assert!(!text.contains("s3cret") && !text.contains("1234"), "{text}");
 }

@@ -214,6 +214,7 @@ fn the_access_log_has_its_line() {
     }
     assert_eq!((&of(200)["request_bytes"], &of(200)["route"]), (&5.into(), &"all".into()));
     assert_eq!((&of(400)["code"], &of(400)["listener"]), (&"underscore_header".into(), &"public".into()));
+    assert_eq!((&of(200)["protocol"], &of(400)["protocol"]), (&"HTTP/2".into(), &"HTTP/2".into()));
 }
 
 #[test]

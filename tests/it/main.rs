@@ -8,6 +8,7 @@ mod harness;
 
 mod access_log;
 mod admin;
+mod audit_log;
 mod authorize;
 mod bodies;
 mod cached;

@@ -1,7 +1,7 @@
 //! The pages of the admin listener.
 
 use axum::{
-    Json, Router,
+    Extension, Json, Router,
     extract::State as From,
     http::{HeaderValue, StatusCode, header},
     middleware,
@@ -10,7 +10,7 @@ use axum::{
 };
 use serde_json::{Value, json};
 
-use super::{State, guard};
+use super::{State, audit, guard};
 use crate::{
     certificate::{self, Facts},
     reload::Outcome,
@@ -32,6 +32,7 @@ pub(super) fn admin(state: State) -> Router {
         .merge(guarded)
         .fallback(nowhere)
         .method_not_allowed_fallback(wrong_method)
+        .layer(middleware::from_fn_with_state(state.clone(), audit::note))
         .with_state(state)
 }
 
@@ -43,12 +44,13 @@ pub(super) fn probes(state: State, with_metrics: bool) -> Router {
 }
 
 /// A problem document (RFC 9457).
-pub(super) fn problem(status: StatusCode, code: &str, detail: &str) -> Response {
+pub(super) fn problem(status: StatusCode, code: &'static str, detail: &str) -> Response {
     let title = status.canonical_reason().unwrap_or("Error");
     let body =
         json!({"type": "about:blank", "title": title, "status": status.as_u16(), "code": code, "detail": detail});
     let problem = HeaderValue::from_static("application/problem+json");
-    (status, [(header::CONTENT_TYPE, problem)], body.to_string()).into_response()
+    let fields = [(header::CONTENT_TYPE, problem)];
+    (status, Extension(audit::Code(code)), fields, body.to_string()).into_response()
 }
 
 async fn nowhere() -> Response {
@@ -164,8 +166,8 @@ fn upstreams(snapshot: &Snapshot) -> Vec<Value> {
 }
 
 /// Reloads and says how it ended: 200, or 422 with the located errors.
-async fn reload(From(state): From<State>) -> Response {
-    match state.reloader.reload().await {
+async fn reload(From(state): From<State>, Extension(caller): Extension<audit::Caller>) -> Response {
+    match state.reloader.reload(caller.who()).await {
         Outcome::Applied { generation, warnings } => {
             Json(json!({"generation": generation, "warnings": warnings})).into_response()
         }
@@ -180,7 +182,8 @@ async fn reload(From(state): From<State>) -> Response {
                 "rendered": error.render(false),
             });
             let problem = HeaderValue::from_static("application/problem+json");
-            (StatusCode::UNPROCESSABLE_ENTITY, [(header::CONTENT_TYPE, problem)], body.to_string()).into_response()
+            let (status, fields) = (StatusCode::UNPROCESSABLE_ENTITY, [(header::CONTENT_TYPE, problem)]);
+            (status, Extension(audit::Code("config_invalid")), fields, body.to_string()).into_response()
         }
     }
 }

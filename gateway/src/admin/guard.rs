@@ -8,7 +8,7 @@ use axum::{
 };
 use subtle::ConstantTimeEq as _;
 
-use super::{State, api::problem};
+use super::{State, api::problem, audit::Caller};
 
 /// Lets through who presents the token, addresses this listener by a loopback name (a page in a browser that resolves
 /// its own name to loopback does not), and is no page of another site.
@@ -30,6 +30,9 @@ pub(super) async fn check(From(state): From<State>, request: Request, next: Next
         let mut refusal = problem(StatusCode::UNAUTHORIZED, "token_required", "Present the admin token.");
         refusal.headers_mut().insert(header::WWW_AUTHENTICATE, header::HeaderValue::from_static("Bearer"));
         return refusal;
+    }
+    if let Some(caller) = request.extensions().get::<Caller>() {
+        caller.is_known();
     }
     next.run(request).await.into_response()
 }

@@ -6,7 +6,7 @@ use std::{
 };
 
 use axum::{
-    Json, Router,
+    Extension, Json, Router,
     body::Bytes,
     extract::{
         DefaultBodyLimit, Path, Query, State as From,
@@ -20,10 +20,15 @@ use crossway_plugin_api::config::HumanDuration;
 use serde::{Deserialize, de::DeserializeOwned};
 use serde_json::{Value, json};
 
-use super::{State, api::problem};
+use super::{
+    State,
+    api::problem,
+    audit::{Caller, Change},
+};
 use crate::{
     keys::{Filter, KeyError, Keys, Shown, State as Worth, Wanted},
     store::StoreError,
+    telemetry::audit::Event,
 };
 
 /// Largest body of a request.
@@ -99,32 +104,67 @@ async fn list(From(state): From<State>, query: Result<Query<List>, QueryRejectio
     Ok(Json(json!({"keys": shown, "next": page.next})).into_response())
 }
 
-async fn create(From(state): From<State>, body: Result<Bytes, BytesRejection>) -> Answer {
+async fn create(
+    From(state): From<State>,
+    Extension(caller): Extension<Caller>,
+    body: Result<Bytes, BytesRejection>,
+) -> Response {
+    let mut change = Change::new(&state, Event::KeyIssued, caller, None);
+    let response = make(&state, body, &mut change).await.into_response();
+    change.ended(&response);
+    response
+}
+
+async fn make(state: &State, body: Result<Bytes, BytesRejection>, change: &mut Change<'_>) -> Answer {
     let Create { consumer, label, expires_in } = read(&body.map_err(|rejection| too_large(&rejection))?)?;
     let label = label.map(checked_label).transpose()?;
     let lifetime = expires_in.map(checked_lifetime).transpose()?;
+    change.of_consumer(&consumer);
     if state.gateway.snapshot.load().consumers.named(&consumer).is_none() {
         let detail = "The configuration has no consumer of this name.";
         return Err(problem(StatusCode::UNPROCESSABLE_ENTITY, "consumer_unknown", detail).into());
     }
-    may_change(&state)?;
-    let (made, text) = keys(&state).create(Wanted { consumer, label, lifetime }).await.map_err(refused)?;
+    may_change(state)?;
+    let (made, text) = keys(state).create(Wanted { consumer, label, lifetime }).await.map_err(refused)?;
+    change.made(&made.id);
     Ok(with_text(&made, &text))
 }
 
-async fn rotate(From(state): From<State>, Path(id): Path<String>, body: Result<Bytes, BytesRejection>) -> Answer {
+async fn rotate(
+    From(state): From<State>,
+    Extension(caller): Extension<Caller>,
+    Path(id): Path<String>,
+    body: Result<Bytes, BytesRejection>,
+) -> Response {
+    let mut change = Change::new(&state, Event::KeyRotated, caller, Some(&id));
+    let response = replace(&state, &id, body, &mut change).await.into_response();
+    change.ended(&response);
+    response
+}
+
+async fn replace(state: &State, id: &str, body: Result<Bytes, BytesRejection>, change: &mut Change<'_>) -> Answer {
     let body = body.map_err(|rejection| too_large(&rejection))?;
     let Rotate { overlap, expires_in } = if body.is_empty() { Rotate::default() } else { read(&body)? };
     let overlap = overlap.map_or(OVERLAP, |overlap| overlap.0);
     let lifetime = expires_in.map(checked_lifetime).transpose()?;
-    may_change(&state)?;
-    let (made, text) = keys(&state).rotate(&id, overlap, lifetime).await.map_err(refused)?;
+    may_change(state)?;
+    let (made, text) = keys(state).rotate(id, overlap, lifetime).await.map_err(refused)?;
+    change.of_consumer(&made.consumer);
+    change.made(&made.id);
     Ok(with_text(&made, &text))
 }
 
-async fn revoke(From(state): From<State>, Path(id): Path<String>) -> Answer {
-    may_change(&state)?;
-    let revoked = keys(&state).revoke(&id).await.map_err(refused)?;
+async fn revoke(From(state): From<State>, Extension(caller): Extension<Caller>, Path(id): Path<String>) -> Response {
+    let mut change = Change::new(&state, Event::KeyRevoked, caller, Some(&id));
+    let response = take_back(&state, &id, &mut change).await.into_response();
+    change.ended(&response);
+    response
+}
+
+async fn take_back(state: &State, id: &str, change: &mut Change<'_>) -> Answer {
+    may_change(state)?;
+    let revoked = keys(state).revoke(id).await.map_err(refused)?;
+    change.of_consumer(&revoked.consumer);
     Ok(Json(shown(&revoked)).into_response())
 }
 

@@ -16,7 +16,7 @@ use tokio::{
     task::JoinHandle,
 };
 
-use super::{State, api};
+use super::{State, api, audit::Peer};
 use crate::{
     config::admin::Admin,
     upgrade::{Inherited, Spare},
@@ -67,6 +67,7 @@ impl Serving {
             Socket::Unix(listener) => listener.as_fd().try_clone_to_owned()?,
         };
         self.spares.push(Spare { name: format!("{kind} {address}"), descriptor });
+        let pages = pages.into_make_service_with_connect_info::<Peer>();
         self.tasks.push(tokio::spawn(async move {
             match socket {
                 Socket::Tcp(listener) => ended(axum::serve(listener, pages).await),

@@ -1,6 +1,7 @@
 //! The listener for operators: health, readiness, metrics, status, reload, keys.
 
 mod api;
+mod audit;
 mod guard;
 mod keys;
 mod listen;

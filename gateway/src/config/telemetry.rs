@@ -12,6 +12,9 @@ pub struct Telemetry {
     pub log: Log,
     /// One line for each request. Without this section there is none.
     pub access_log: Option<AccessLog>,
+    /// One line for each refusal of a caller, each act of an operator, and start and end of the process. Without this section
+    /// there is none.
+    pub audit_log: Option<AuditLog>,
 }
 
 /// The log of operation, on standard error. Fixed at start.
@@ -68,6 +71,15 @@ impl Default for AccessLog {
     fn default() -> Self {
         Self { to: "stdout".into(), format: AccessFormat::default(), headers: Vec::new(), redact: Redact::default() }
     }
+}
+
+/// One line for each refusal of a caller, each act of an operator, and start and end of the process.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct AuditLog {
+    /// `stdout`, `stderr`, or `file:` and a path, which must not be that of the access log; a file is opened anew on every
+    /// reload, for log rotation. One that is made can be read by the gateway's user only.
+    pub to: String,
 }
 
 /// Form of an access log line.

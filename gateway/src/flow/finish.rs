@@ -7,7 +7,14 @@ use pingora_core::Error;
 use pingora_proxy::Session;
 
 use super::{Admitted, Flight, Steps, upgrade::answered};
-use crate::{snapshot::Target, telemetry::access_log::Entry, telemetry::metrics::NO_ROUTE, upstream::fault};
+use crate::{
+    snapshot::Target,
+    telemetry::{
+        access_log::{Entry, protocol},
+        metrics::NO_ROUTE,
+    },
+    upstream::fault,
+};
 
 impl Steps {
     /// Runs once for each request, however it ended.
@@ -50,6 +57,7 @@ impl Steps {
         self.gateway.access_log.write(&Entry {
             request_id: in_air.ctx.request_id.as_str(),
             client: in_air.ctx.client,
+            protocol: protocol(in_air.version),
             listener: &in_air.listener.name,
             route: in_air.route.as_ref().map_or(NO_ROUTE, |route| &route.name),
             host: &in_air.ctx.host,

@@ -8,6 +8,7 @@ mod exchanged;
 mod finish;
 pub mod grpc;
 mod outbound;
+mod refused;
 mod steps;
 mod streamed;
 mod tunnelled;

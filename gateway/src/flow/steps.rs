@@ -58,6 +58,7 @@ impl Steps {
             self.gateway.metrics.panics.inc();
             Err(Fault::Internal(panic_text(panic.as_ref())))
         });
+        self.audit(session, admitted, &next);
         match next {
             Ok(Next::Stream) => Ok(false),
             Ok(Next::Sent) => Ok(true),

@@ -20,9 +20,13 @@ use crate::{
     flow::Steps,
     gateway::{Gateway, OpenConnection},
     proxy::Proxy,
-    request::Refusal,
+    request::{MISDIRECTED, Refusal},
     snapshot::{ListenerState, Snapshot},
-    telemetry::{access_log::Entry, metrics::Unwelcome},
+    telemetry::{
+        access_log::Entry,
+        audit::{Actor, Event, Outcome, Record, Source, Value, Who},
+        metrics::{NO_ROUTE, Unwelcome},
+    },
 };
 
 /// Closes connections that there is no place for right where they are accepted: what is accepted faster than it is closed
@@ -145,19 +149,53 @@ impl Front {
         Some((snapshot, listener))
     }
 
-    /// Counts and logs a request that is refused before it is one of Pingora's; gives it an id.
-    pub(super) fn note_refusal(&self, link: &Link, refusal: &Refusal, listener: &ListenerState) -> RequestId {
+    /// Counts and logs a request that is refused before it is one of Pingora's; gives it an id. `protocol` is `-` where it
+    /// is not known.
+    pub(super) fn note_refusal(
+        &self,
+        link: &Link,
+        refusal: &Refusal,
+        listener: &ListenerState,
+        protocol: &'static str,
+    ) -> RequestId {
         let id = request_id::fresh();
         self.gateway.metrics.refused(refusal.code);
         self.gateway.access_log.write(&Entry {
             request_id: id.as_str(),
             client: link.peer_ip(),
+            protocol,
             listener: &listener.name,
             status: refusal.status.as_u16(),
             code: Some(refusal.code),
             ..Entry::unread()
         });
+        if *refusal == MISDIRECTED {
+            self.audit(link, refusal, listener, &id);
+        }
         id
+    }
+}
+
+impl Front {
+    /// A request for a host whose rules for client certificates are not those that its connection was made under.
+    fn audit(&self, link: &Link, refusal: &Refusal, listener: &ListenerState, id: &RequestId) {
+        let more = [
+            ("request_id", Value::Text(id.as_str())),
+            ("listener", Value::Text(&listener.name)),
+            ("status", Value::Number(refusal.status.as_u16().into())),
+            ("code", Value::Text(refusal.code)),
+        ];
+        let certificate = link.secured.as_ref().and_then(|secured| secured.certificate.as_deref());
+        let subject = certificate.map(|certificate| ("certificate", Value::Text(&certificate.subject)));
+        let more: Vec<_> = more.into_iter().chain(subject).collect();
+        self.gateway.audit.write(&Record {
+            event: Event::RequestRefused,
+            outcome: Outcome::Denied,
+            who: Who { actor: Actor::Anonymous, source: Source::Address(link.peer_ip()) },
+            target: NO_ROUTE,
+            reason: Some(refusal.detail),
+            more: &more,
+        });
     }
 }
 

@@ -3,7 +3,7 @@
 use std::{collections::HashMap, net::SocketAddr, path::Path, sync::Arc};
 
 use super::{Compiler, ListenerState};
-use crate::telemetry::access_log;
+use crate::telemetry;
 
 /// Fewest characters of an admin token: 16 random ones are out of reach of guessing.
 const MIN_TOKEN: usize = 16;
@@ -54,10 +54,8 @@ impl Compiler<'_> {
             };
             known.insert(listener.address.clone(), Arc::new(state));
         }
-        if let Some(log) = &config.telemetry.access_log
-            && let Err(wrong) = access_log::check_target(&log.to)
-        {
-            self.error("/telemetry/access_log/to", wrong);
+        for (place, wrong) in telemetry::check(&config.telemetry, &self.loaded.sources) {
+            self.error(place, wrong);
         }
         known
     }

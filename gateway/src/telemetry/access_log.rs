@@ -3,36 +3,45 @@
 use std::{
     cell::RefCell,
     net::IpAddr,
-    path::PathBuf,
     sync::Arc,
     time::{Duration, SystemTime},
 };
 
 use arc_swap::ArcSwapOption;
-use http::{HeaderMap, HeaderName, header};
+use http::{HeaderMap, HeaderName, Version, header};
 
 use super::{
+    AT_THE_END, ON_THE_WAY,
     line::{Line, Redaction, Secrets},
     metrics::{Metrics, NO_ROUTE},
-    sink::{Sink, Target},
+    sink::{Kind, Loss, Ready, Sink},
+    target::Target,
 };
 use crate::config::{Sources, telemetry::AccessLog as Config};
+
+/// Where the configuration says what is written to.
+pub(super) const PLACE: &str = "/telemetry/access_log/to";
+
+static KIND: Kind = Kind { name: "access log", thread: "access-log", capacity: 4 << 20, mode: 0o666 };
 
 /// The access log of the process; what it writes and where follows the configuration in force.
 pub struct AccessLog {
     current: ArcSwapOption<Open>,
-    metrics: Arc<Metrics>,
+    loss: Arc<Loss>,
 }
 
 struct Open {
     sink: Arc<Sink>,
-    target: Target,
     headers: Vec<HeaderName>,
     redaction: Redaction,
 }
 
 /// A log that is ready to be put in force.
-pub struct Prepared(Option<Arc<Open>>);
+pub(super) struct Prepared {
+    pub(super) ready: Ready,
+    headers: Vec<HeaderName>,
+    redaction: Redaction,
+}
 
 /// One request, as the log shows it.
 pub struct Entry<'a> {
@@ -40,6 +49,8 @@ pub struct Entry<'a> {
     pub request_id: &'a str,
     /// The client's address.
     pub client: IpAddr,
+    /// The version of HTTP it came with; `-` if the request could not be read.
+    pub protocol: &'static str,
     /// Listener that took the request.
     pub listener: &'a str,
     /// Route that took the request; `-` if none.
@@ -84,6 +95,7 @@ impl Entry<'_> {
         Self {
             request_id: "-",
             client: IpAddr::from([0, 0, 0, 0]),
+            protocol: "-",
             listener: "-",
             route: NO_ROUTE,
             host: "",
@@ -108,42 +120,41 @@ impl Entry<'_> {
 
 impl AccessLog {
     /// A log that writes nothing until a configuration is applied.
-    pub fn new(metrics: Arc<Metrics>) -> Self {
-        Self { current: ArcSwapOption::empty(), metrics }
+    pub fn new(metrics: &Metrics) -> Self {
+        Self { current: ArcSwapOption::empty(), loss: Loss::new(metrics.access_log_dropped.clone()) }
     }
 
-    /// Opens what the configuration asks for, or keeps what is open already. Changes nothing.
-    pub fn prepare(&self, config: Option<&Config>, sources: &Sources, secrets: &Secrets) -> Result<Prepared, String> {
-        let Some(config) = config else { return Ok(Prepared(None)) };
-        let target = match target(&config.to)? {
-            Target::File(path) => {
-                let path = path.to_string_lossy();
-                Target::File(sources.resolve_path("/telemetry/access_log/to", &path))
-            }
-            stream => stream,
-        };
-        let kept = self.current.load().as_ref().filter(|open| open.target == target).map(|open| Arc::clone(&open.sink));
-        let sink = match kept {
-            Some(sink) => sink,
-            None => Arc::new(Sink::open(target.clone()).map_err(|e| format!("cannot be opened: {e}"))?),
-        };
+    /// Opens what the configuration asks for. Changes nothing for what is open already.
+    pub(super) fn prepare(&self, config: &Config, sources: &Sources, secrets: &Secrets) -> Result<Prepared, String> {
+        let target = Target::of(&config.to, sources, PLACE)?;
+        let current = self.current.load();
+        let current = current.as_ref().map(|open| &open.sink);
+        let ready =
+            Ready::open(target, current, &KIND, &self.loss).map_err(|error| format!("cannot be opened: {error}"))?;
         let mut headers = vec![header::USER_AGENT, header::REFERER];
         headers.extend(config.headers.iter().map(|h| h.0.clone()));
-        let redaction = Redaction::compile(&config.redact, secrets);
-        Ok(Prepared(Some(Arc::new(Open { sink, target, headers, redaction }))))
+        Ok(Prepared { ready, headers, redaction: Redaction::compile(&config.redact, secrets) })
     }
 
-    /// Puts a prepared log in force; a file that stays is opened anew, for log rotation.
-    pub fn apply(&self, prepared: Prepared) {
-        if let Some(open) = &prepared.0 {
-            open.sink.reopen();
-        }
-        self.current.store(prepared.0);
+    /// Puts a prepared log in force; a file that stays is the one that was opened anew, for log rotation.
+    pub(super) fn apply(&self, prepared: Option<Prepared>) {
+        let open = prepared
+            .map(|Prepared { ready, headers, redaction }| Arc::new(Open { sink: ready.apply(), headers, redaction }));
+        self.replace(open, ON_THE_WAY);
     }
 
     /// Writes what is left and stops.
     pub fn close(&self) {
-        self.current.store(None);
+        self.replace(None, AT_THE_END);
+    }
+
+    fn replace(&self, open: Option<Arc<Open>>, patience: Duration) {
+        let stays = |sink: &Arc<Sink>| open.as_ref().is_some_and(|open| Arc::ptr_eq(&open.sink, sink));
+        let old = self.current.load_full().map(|old| Arc::clone(&old.sink)).filter(|sink| !stays(sink));
+        self.current.store(open);
+        if let Some(sink) = old {
+            Sink::finish(sink, patience);
+        }
     }
 
     /// Whether requests are logged at all.
@@ -158,26 +169,17 @@ impl AccessLog {
         let Some(open) = current.as_ref() else { return };
         BUFFER.with_borrow_mut(|buffer| {
             compose(buffer, entry, open);
-            if !open.sink.push(buffer) {
-                self.metrics.access_log_dropped.inc();
-            }
+            open.sink.push(buffer);
         });
     }
 }
 
-/// Checks where the log is to go, without opening it.
-pub fn check_target(to: &str) -> Result<(), String> {
-    target(to).map(drop)
-}
-
-fn target(to: &str) -> Result<Target, String> {
-    match to {
-        "stdout" => Ok(Target::Stdout),
-        "stderr" => Ok(Target::Stderr),
-        _ => match to.strip_prefix("file:") {
-            Some(path) if !path.is_empty() => Ok(Target::File(PathBuf::from(path))),
-            _ => Err("is neither `stdout`, `stderr`, nor `file:` and a path".into()),
-        },
+/// The name of a version of HTTP.
+pub fn protocol(version: Version) -> &'static str {
+    match version {
+        Version::HTTP_2 => "HTTP/2",
+        Version::HTTP_10 => "HTTP/1.0",
+        _ => "HTTP/1.1",
     }
 }
 
@@ -185,6 +187,7 @@ fn compose(buffer: &mut Vec<u8>, e: &Entry<'_>, open: &Open) {
     let mut line = Line::begin(buffer, SystemTime::now());
     line.text("request_id", e.request_id);
     line.address("client", e.client);
+    line.text("protocol", e.protocol);
     line.text("listener", e.listener);
     line.text("route", e.route);
     line.text("host", e.host);

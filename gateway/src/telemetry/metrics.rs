@@ -52,8 +52,10 @@ pub struct Metrics {
     pub issued_keys: IntGauge,
     /// Requests being served now.
     pub in_flight: IntGauge,
-    /// Access log lines that did not fit the queue.
+    /// Access log lines that were lost.
     pub access_log_dropped: IntCounter,
+    /// Audit records that were lost.
+    pub audit_log_dropped: IntCounter,
     /// Panics caught in the request path.
     pub panics: IntCounter,
 }
@@ -207,10 +209,8 @@ impl Metrics {
                 IntGauge::new("crossway_issued_keys", "API keys that were issued, those that have ended included."),
             ),
             in_flight: registered(r, IntGauge::new("crossway_requests_in_flight", "Requests being served now.")),
-            access_log_dropped: counter(
-                "crossway_access_log_dropped_total",
-                "Access log lines that did not fit the queue.",
-            ),
+            access_log_dropped: counter("crossway_access_log_dropped_total", "Access log lines that were lost."),
+            audit_log_dropped: counter("crossway_audit_log_dropped_total", "Audit records that were lost."),
             panics: counter("crossway_panics_total", "Panics caught in the request path."),
             registry: registry.clone(),
         };

@@ -48,6 +48,11 @@ impl Succession {
         self.exclusive.take().await.context("another process holds what only one may hold")
     }
 
+    /// Whether there is a process to send away.
+    pub fn replaces(&self) -> bool {
+        self.taker.is_some()
+    }
+
     /// This process has everything: sends the old one away. Gives back the path of the upgrade socket, which is free.
     pub async fn finish(self) -> anyhow::Result<(PathBuf, Arc<Exclusive>)> {
         let Self { socket, exclusive, taker } = self;

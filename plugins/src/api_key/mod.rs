@@ -100,6 +100,7 @@ impl Plugin for Doorkeeper {
     async fn on_request(&self, req: &mut RequestHeader, ctx: &mut Ctx) -> Result<Decision, Fault> {
         let found = match self.places.look(req) {
             Presented::Nothing => {
+                ctx.refusal = Some("no API key".into());
                 let detail = "This request needs an API key.";
                 return Ok(Decision::Absent(unauthorized("api_key_missing", detail)));
             }

@@ -54,6 +54,7 @@ impl Plugin for Gate {
         if allowed && !self.deny.contains(ctx.client) {
             return Ok(Decision::Continue);
         }
+        ctx.refusal = Some(if allowed { "the address is denied" } else { "the address is not allowed" }.into());
         let detail = "Requests from this address are not served.";
         Ok(Decision::Respond(Reply::problem(StatusCode::FORBIDDEN, "ip_denied", detail)))
     }

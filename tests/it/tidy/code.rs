@@ -109,7 +109,7 @@ const MAY_READ: [(&str, &str); 10] = [
     ("gateway/src/cli/mod.rs", "NO_COLOR"),
     ("gateway/src/cli/run.rs", "stands in for an argument"),
     ("gateway/src/cli/ask.rs", "stands in for an argument"),
-    ("gateway/src/telemetry/sink.rs", "writes the access log"),
+    ("gateway/src/telemetry/target.rs", "writes the logs"),
     ("gateway/src/admin/listen.rs", "removes and protects the admin socket"),
     ("gateway/src/store/bounded.rs", "bounds the file of the local store"),
     ("gateway/src/store/local.rs", "is a database in a file"),

@@ -65,7 +65,8 @@ impl Front {
                 }
                 Arrival::End => return,
                 Arrival::Refused(refusal, listener) => {
-                    let bytes = respond::refusal_bytes(&refusal, &self.note_refusal(&conn.link, &refusal, &listener));
+                    let id = self.note_refusal(&conn.link, &refusal, &listener, "-");
+                    let bytes = respond::refusal_bytes(&refusal, &id);
                     return lane.say_and_close(&bytes).await;
                 }
             };
@@ -119,7 +120,7 @@ impl Front {
             }
             // Neither HTTP/1 nor HTTP/2: there is no language to answer in (RFC 9113, section 3.4).
             Err(refusal) if may_be_http2 && !names_http(&lane.ahead[..length]) => {
-                self.note_refusal(&lane.conn.link, &refusal, &listener);
+                self.note_refusal(&lane.conn.link, &refusal, &listener, "-");
                 Arrival::End
             }
             Err(refusal) => Arrival::Refused(refusal, listener),

@@ -141,7 +141,7 @@ impl Front {
                     talk.cut_at = Some(Instant::now() + HANG_UP_TIME);
                 }
                 Event::Flood => {
-                    self.note_refusal(&talk.link, &request::HTTP2_FLOOD, &listener);
+                    self.note_refusal(&talk.link, &request::HTTP2_FLOOD, &listener, "HTTP/2");
                     talk.expel(&mut conn, Reason::ENHANCE_YOUR_CALM);
                 }
             }
@@ -165,7 +165,7 @@ impl Front {
         let (framing, view) = match inspected {
             Ok(checked) => checked,
             Err(refusal) => {
-                let id = self.note_refusal(&talk.link, &refusal, &listener);
+                let id = self.note_refusal(&talk.link, &refusal, &listener, "HTTP/2");
                 let limit = listener.limits.http2.stall.0;
                 tokio::spawn(async move {
                     let _ = tokio::time::timeout(limit, refuse(session, refusal, &id)).await;
