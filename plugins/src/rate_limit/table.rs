@@ -7,8 +7,8 @@ use super::limit::{Moment, counts_for};
 
 /// Fewest places of a table that has any.
 const FEWEST: usize = 8;
-/// Entries that are looked at to find the one that is missed least.
-const LOOKS: usize = 64;
+/// Places that are looked at to find the entry that is missed least.
+const LOOKS: usize = 32;
 
 /// The name of what is kept: a hash of who calls and of the policy. The lowest bit says that it is kept for a window.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -92,20 +92,22 @@ impl Table {
     pub(super) fn evict(&mut self, but: Key, now: Moment) -> Option<bool> {
         let mut best: Option<(usize, u64)> = None;
         let mut looked = 0;
-        for _ in 0..self.slots.len() {
-            let at = self.hand;
-            self.hand = self.after(at);
-            let slot = self.slots[at];
-            if slot.is_free() || slot.key == but {
-                continue;
-            }
-            let left = slot.counts_for(now);
-            if best.is_none_or(|(_, least)| left < least) {
+        while looked < self.slots.len() && (looked < LOOKS || best.is_none()) {
+            let from = self.hand;
+            let end = (from + LOOKS).min(self.slots.len());
+            self.hand = if end == self.slots.len() { 0 } else { end };
+            looked += end - from;
+            for (at, slot) in (from..).zip(&self.slots[from..end]) {
+                let left = slot.counts_for(now);
+                let is_less = best.is_none_or(|(_, least)| left < least);
+                if !is_less || slot.is_free() || slot.key == but {
+                    continue;
+                }
                 best = Some((at, left));
-            }
-            looked += 1;
-            if left == 0 || looked == LOOKS {
-                break;
+                if left == 0 {
+                    (self.hand, looked) = (at, self.slots.len());
+                    break;
+                }
             }
         }
         let (at, left) = best?;
