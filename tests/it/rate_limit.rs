@@ -28,12 +28,17 @@ upstreams: {{ back: {{ endpoints: [{{ address: \"{}\" }}] }} }}
 
 /// A route for everything below its name, with these plugins.
 fn route(name: &str, auth: &str, plugins: &str) -> String {
-    format!("{{ name: {name}, match: {{ path: \"/{name}/{{rest...}}\" }}, {auth} upstream: back, plugins: [{plugins}] }}")
+    format!(
+        "{{ name: {name}, match: {{ path: \"/{name}/{{rest...}}\" }}, {auth} upstream: back, plugins: [{plugins}] }}"
+    )
 }
 
 /// One open route `a` with these settings of the plugin.
 fn open(upstream: &Upstream, settings: &str) -> String {
-    config(upstream, &format!("routes: [{}]", route("a", "auth: none,", &format!("{{ rate_limit: {{ {settings} }} }}"))))
+    config(
+        upstream,
+        &format!("routes: [{}]", route("a", "auth: none,", &format!("{{ rate_limit: {{ {settings} }} }}"))),
+    )
 }
 
 fn statuses(gateway: &Gateway, target: &str, key: &str, count: usize) -> Vec<u16> {
@@ -82,7 +87,8 @@ fn the_wire_says_how_a_client_stands() {
 #[test]
 fn claims_of_clients_open_no_new_bucket() {
     let upstream = Upstream::echo();
-    let gateway = Gateway::start(&open(&upstream, "policies: [{ name: each, key: [client, route], limit: 4, per: 1h }]"));
+    let gateway =
+        Gateway::start(&open(&upstream, "policies: [{ name: each, key: [client, route], limit: 4, per: 1h }]"));
     let sends = [
         ("GET /a/x", ("X-Forwarded-For", "198.51.100.1")),
         ("GET /a/./y?z=1", ("Forwarded", "for=198.51.100.2")),
@@ -147,10 +153,8 @@ fn guesses_are_limited_before_the_key_is_looked_at() {
 #[test]
 fn a_shadow_only_reports() {
     let upstream = Upstream::echo();
-    let gateway = Gateway::start(&open(
-        &upstream,
-        "policies: [{ name: later, key: [client], limit: 1, per: 1h, mode: shadow }]",
-    ));
+    let gateway =
+        Gateway::start(&open(&upstream, "policies: [{ name: later, key: [client], limit: 1, per: 1h, mode: shadow }]"));
     for _ in 0..3 {
         let answer = gateway.get("/a/x");
         assert_eq!((answer.status, answer.header("ratelimit")), (200, None));
@@ -205,7 +209,9 @@ fn routes_share_by_chain_or_id_and_not_otherwise() {
     let upstream = Upstream::echo();
     let limit = "{ rate_limit: { policies: [{ name: each, key: [client], limit: 2, per: 1h }] }";
     let chained = |name: &str| {
-        format!("{{ name: {name}, match: {{ path: \"/{name}/{{rest...}}\" }}, auth: none, upstream: back, chain: both }}")
+        format!(
+            "{{ name: {name}, match: {{ path: \"/{name}/{{rest...}}\" }}, auth: none, upstream: back, chain: both }}"
+        )
     };
     let own = |name: &str, id: &str| route(name, "auth: none,", &format!("{limit}{id} }}"));
     let routes = [
@@ -216,8 +222,10 @@ fn routes_share_by_chain_or_id_and_not_otherwise() {
         own("e", ", id: together"),
         own("f", ", id: together"),
     ];
-    let gateway =
-        Gateway::start(&config(&upstream, &format!("chains: {{ both: [{limit} }}] }}\nroutes: [{}]", routes.join(", "))));
+    let gateway = Gateway::start(&config(
+        &upstream,
+        &format!("chains: {{ both: [{limit} }}] }}\nroutes: [{}]", routes.join(", ")),
+    ));
     let of = |target: &str| statuses(&gateway, target, "", 1)[0];
     assert_eq!(["/a/x", "/b/x", "/a/x", "/b/x"].map(of), [200, 200, 429, 429], "a chain");
     assert_eq!(["/c/x", "/d/x", "/c/x", "/d/x", "/c/x"].map(of), [200, 200, 200, 200, 429], "routes of their own");
@@ -253,7 +261,10 @@ fn a_window_ends_when_the_answer_says() {
     let answer = gateway.get("/a/x");
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs();
     let midnight = now + parameter(&answer, "ratelimit", "t");
-    assert!(midnight.is_multiple_of(86_400) || (midnight - 60..midnight).any(|at| at.is_multiple_of(86_400)), "{midnight}");
+    assert!(
+        midnight.is_multiple_of(86_400) || (midnight - 60..midnight).any(|at| at.is_multiple_of(86_400)),
+        "{midnight}"
+    );
 }
 
 #[test]

@@ -180,7 +180,10 @@ impl Limits {
                 return Err(wrong("burst", "has no effect on a fixed window".into()));
             }
             Algorithm::FixedWindow if !self.per.fits_a_day() => {
-                return Err(self.wrong_per(place, "a fixed window must fit into a day a whole number of times"));
+                return Err(self.wrong_per(
+                    place,
+                    "must fit into a day a whole number of times: a fixed window begins with the day",
+                ));
             }
             Algorithm::FixedWindow => Limit::window(limit, self.per, self.debt),
         };

@@ -67,7 +67,7 @@ impl Limit {
         let interval = (u64::from(seconds) * SECOND).div_ceil(u64::from(quota));
         let bounded = |units: u32| u64::from(units).checked_mul(interval).filter(|time| *time <= LONGEST);
         let (Some(room), Some(debt)) = (bounded(burst), bounded(debt)) else {
-            return Err("would take more than a year to be full again".into());
+            return Err("is more than can come back in a year".into());
         };
         Ok(Self { quota, period, shape: Shape::Rate { interval, room, debt } })
     }
