@@ -101,6 +101,16 @@ fn claims_of_clients_open_no_new_bucket() {
     assert_eq!(seen, [200, 200, 200, 200, 429, 429]);
 }
 
+/// The statuses of so many requests on one connection.
+fn ask_again_and_again(address: &str, count: usize) -> Vec<u16> {
+    let mut connection = Connection::open(address);
+    let mut ask = || {
+        connection.send(b"GET /a/x HTTP/1.1\r\nHost: a\r\n\r\n");
+        connection.read("GET").unwrap().status
+    };
+    (0..count).map(|_| ask()).collect()
+}
+
 /// As many as the limit says pass, however they come.
 #[test]
 fn connections_at_once_never_get_one_too_many() {
@@ -111,11 +121,8 @@ fn connections_at_once_never_get_one_too_many() {
     thread::scope(|scope| {
         for _ in 0..8 {
             scope.spawn(|| {
-                let mut connection = Connection::open(&address);
-                for _ in 0..25 {
-                    connection.send(b"GET /a/x HTTP/1.1\r\nHost: a\r\n\r\n");
-                    let answer = connection.read("GET").unwrap();
-                    let count = if answer.status == 200 { &passed } else { &refused };
+                for status in ask_again_and_again(&address, 25) {
+                    let count = if status == 200 { &passed } else { &refused };
                     count.fetch_add(1, Ordering::Relaxed);
                 }
             });

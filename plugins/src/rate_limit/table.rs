@@ -1,7 +1,7 @@
 //! One part of the local store: an open hash table from keys to what is kept for them.
 //!
-//! An entry is 16 bytes. A table is never fuller than four fifths, and grows by half; what counts no more is left behind
-//! when it does. What has to go to keep a bound is found by a hand that goes round, as in a clock.
+//! An entry is 16 bytes. A table is never fuller than four fifths; when it would be, it is made anew for half as many entries
+//! again as there are that count, and the others are left behind. What has to go to keep a bound is found by a hand that goes round, as in a clock.
 
 use super::limit::{Moment, counts_for};
 
@@ -212,12 +212,12 @@ mod tests {
     #[test]
     fn what_counts_no_more_goes_first_and_then_what_counts_least() {
         let mut table = Table::default();
-        for n in 1..=40 {
+        for n in 1..=20 {
             table.set(key(n), NOW.steady + 100 + n, NOW);
         }
         table.set(key(50), NOW.steady, NOW);
         assert_eq!(table.evict(Key::default(), NOW), Some(false));
-        assert_eq!((table.get(key(50)), table.len()), (0, 40));
+        assert_eq!((table.get(key(50)), table.len()), (0, 20));
         assert_eq!(table.evict(key(1), NOW), Some(true));
         assert_eq!((table.get(key(1)), table.get(key(2))), (NOW.steady + 101, 0), "all but one that is in use");
         let mut one = Table::default();

@@ -160,6 +160,9 @@ fn debt_has_an_end() {
     let limit = rate(10, 10, 10, 5);
     let kept = limit.owe(0, 9, at(0));
     assert_eq!(limit.take(kept, 0, at(0)), Ok(kept), "one is left, and nothing is used");
+    assert!(limit.take(limit.owe(0, 10, at(0)), 0, at(0)).is_err(), "nothing is left, and nothing is owed");
+    let limit = window(10, "1h", 5);
+    assert!(limit.take(limit.owe(0, 10, at(0)), 0, at(0)).is_err());
 }
 
 #[test]
