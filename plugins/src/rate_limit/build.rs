@@ -7,6 +7,7 @@ use http::HeaderName;
 
 use super::{
     Counters, Limiter,
+    answer::Fields,
     config::{self, Algorithm, Config, CostFrom, Mode},
     key::{Part, Parts},
     limit::{Limit, MOST},
@@ -49,7 +50,7 @@ pub(super) fn limiter(config: Config, deps: &Deps) -> Built<Limiter> {
     let most = usize::try_from(config.max_entries).unwrap_or(usize::MAX);
     let local = deps.state.get_or_make(&format!("rate_limit {}", deps.entry), || Local::new(most));
     let store = Store::Local { local, most, evicted: counters.evicted.clone() };
-    let fields = super::answer::Fields::new(&config.headers);
+    let fields = Fields::new(&config.headers);
     Ok(Limiter { policies: policies.into(), fields, store, clock: deps.clock.clone(), counters })
 }
 

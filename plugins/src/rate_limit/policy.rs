@@ -11,9 +11,10 @@ use pingora_http::RequestHeader;
 
 use super::{
     config::OnMissingKey,
-    key::Parts,
+    key::{Part, Parts},
     limit::{Limit, Moment, Standing},
     local::Ask,
+    period::Period,
     store::Store,
     table::Key,
 };
@@ -40,8 +41,8 @@ pub(super) struct Policy {
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(super) struct Identity {
     pub(super) name: String,
-    pub(super) key: Vec<super::key::Part>,
-    pub(super) window: Option<super::period::Period>,
+    pub(super) key: Vec<Part>,
+    pub(super) window: Option<Period>,
 }
 
 /// What a request costs.

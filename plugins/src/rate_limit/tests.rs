@@ -5,10 +5,7 @@ use http::HeaderMap;
 use prometheus::{IntCounterVec, Opts};
 
 use super::*;
-use crate::{
-    AnyPlugin,
-    testing::{build, ctx, parse, refused, reply_values, request, response, run, values},
-};
+use crate::testing::{build, ctx, parse, refused, reply_values, request, response, run, values};
 
 /// 2026-11-21T13:00:00Z.
 const START: Duration = Duration::from_hours(498_685);
@@ -42,7 +39,7 @@ impl World {
 
     fn build_as(&self, entry: &str, settings: &str) -> Arc<dyn Plugin> {
         let deps = Deps { entry: entry.into(), ..self.deps.clone() };
-        let plugin: AnyPlugin = parse(&format!("rate_limit: {{ {settings} }}")).unwrap();
+        let plugin = parse(&format!("rate_limit: {{ {settings} }}")).unwrap();
         plugin.build(&deps).unwrap()
     }
 
