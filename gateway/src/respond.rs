@@ -80,7 +80,7 @@ pub fn refusal_reply(refusal: &Refusal) -> Reply {
 /// A problem document (RFC 9457).
 fn problem_bytes(status: StatusCode, problem: &Problem, id: &RequestId) -> Vec<u8> {
     let title = status.canonical_reason().unwrap_or("Error");
-    let document = serde_json::json!({
+    let mut document = serde_json::json!({
         "type": "about:blank",
         "title": title,
         "status": status.as_u16(),
@@ -88,6 +88,9 @@ fn problem_bytes(status: StatusCode, problem: &Problem, id: &RequestId) -> Vec<u
         "detail": problem.detail,
         "request_id": id.as_str(),
     });
+    for (name, value) in &problem.members {
+        document[*name] = value.clone();
+    }
     document.to_string().into_bytes()
 }
 
@@ -172,7 +175,7 @@ pub fn refusal_parts(refusal: &Refusal, id: &RequestId, req: &RequestHeader) -> 
 
 /// The whole response to something that never became a request of Pingora's, closing the connection.
 pub fn refusal_bytes(refusal: &Refusal, id: &RequestId) -> Vec<u8> {
-    let problem = Problem { code: refusal.code, detail: refusal.detail.to_owned() };
+    let problem = Problem { code: refusal.code, detail: refusal.detail.to_owned(), members: Vec::new() };
     let body = problem_bytes(refusal.status, &problem, id);
     let mut bytes = Vec::with_capacity(256 + body.len());
     let reason = refusal.status.canonical_reason().unwrap_or("Error");

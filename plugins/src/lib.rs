@@ -20,6 +20,7 @@ pub mod hmac_signature;
 pub mod ip_allow;
 pub mod jwt;
 pub mod oauth2_introspection;
+pub mod rate_limit;
 pub mod request_id;
 pub mod respond;
 
@@ -90,6 +91,8 @@ registry! {
     Jwt = "jwt" in jwt,
     /// Lets a request in by a token that its issuer vouches for when asked (RFC 7662).
     OAuth2Introspection = "oauth2_introspection" in oauth2_introspection,
+    /// Bounds how much callers may ask for in a time: rates and quotas.
+    RateLimit = "rate_limit" in rate_limit,
     /// Names each request, so that it can be found in the logs of every system it passes.
     RequestId = "request_id" in request_id,
     /// Gives a fixed answer, always or in place of certain answers of the upstream.

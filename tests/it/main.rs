@@ -29,6 +29,7 @@ mod limits;
 mod plugins;
 mod pressure;
 mod proxy_protocol;
+mod rate_limit;
 mod reload;
 mod routing;
 mod tidy;

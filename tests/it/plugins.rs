@@ -254,6 +254,17 @@ routes: [{{ name: all, match: {{ path: / }}, upstream: back, plugins: [{{ api_ke
 }
 
 #[test]
+fn rate_limit() {
+    let upstream = Upstream::echo();
+    let policy = "{ name: each, key: [client], limit: 2, per: 1h }";
+    let gateway =
+        open(&upstream, &format!("{{ rate_limit: {{ policies: [{policy}] }}, when: {{ methods: [POST] }} }}"));
+    let statuses = ["POST /", "POST /", "POST /", "GET /"].map(|line| gateway.send(line, &[], b"").status);
+    assert_eq!(statuses, [200, 200, 429, 200]);
+    gateway.send("POST /", &[], b"").assert_problem(429, "rate_limited");
+}
+
+#[test]
 fn conditions_decide_where_a_plugin_runs() {
     let gateway = Gateway::start(
         "plugins:

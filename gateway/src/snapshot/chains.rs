@@ -21,13 +21,42 @@ struct Placed {
     link: Link,
 }
 
-/// A list of plugins and where it stands.
-type Section<'c> = (String, &'c [PluginEntry]);
+/// A list of plugins.
+struct Section<'c> {
+    /// Where it stands.
+    place: String,
+    /// What it is called: the same after a reload, wherever it then stands.
+    name: String,
+    entries: &'c [PluginEntry],
+}
+
+impl<'c> Section<'c> {
+    fn global(entries: &'c [PluginEntry]) -> Self {
+        Self { place: "/plugins".into(), name: "plugins".into(), entries }
+    }
+
+    fn chain(name: &str, entries: &'c [PluginEntry]) -> Self {
+        Self { place: below("/chains", name), name: format!("chain {name}"), entries }
+    }
+
+    fn route(pointer: &str, route: &'c RouteConfig) -> Self {
+        Self { place: format!("{pointer}/plugins"), name: format!("route {}", route.name), entries: &route.plugins }
+    }
+
+    /// What an entry of this list is called.
+    fn entry(&self, entry: &PluginEntry) -> Arc<str> {
+        match &entry.id {
+            Some(id) => format!("id {id}"),
+            None => format!("{} in {}", entry.plugin.name(), self.name),
+        }
+        .into()
+    }
+}
 
 impl Compiler<'_> {
     pub(super) fn global_chain(&mut self) -> Chain {
         let loaded = self.loaded;
-        let (links, _) = self.links(&[("/plugins".into(), &loaded.config.plugins)], &[]);
+        let (links, _) = self.links(&[Section::global(&loaded.config.plugins)], &[]);
         self.bounded("/plugins", "the list", links)
     }
 
@@ -36,7 +65,7 @@ impl Compiler<'_> {
         let loaded = self.loaded;
         let used = |name: &String| loaded.config.routes.iter().any(|r| r.chain.as_ref() == Some(name));
         for (name, entries) in loaded.config.chains.iter().filter(|(name, _)| !used(name)) {
-            self.links(&[(below("/chains", name), entries)], &[]);
+            self.links(&[Section::chain(name, entries)], &[]);
         }
     }
 
@@ -44,11 +73,11 @@ impl Compiler<'_> {
     /// that could not be built, nothing can be said of what the chain lacks.
     pub(super) fn route_chain(&mut self, pointer: &str, route: &RouteConfig, params: &[Arc<str>]) -> (Chain, bool) {
         let config = &self.loaded.config;
-        let mut sections: Vec<Section<'_>> = vec![("/plugins".into(), &config.plugins)];
+        let mut sections: Vec<Section<'_>> = vec![Section::global(&config.plugins)];
         let mut is_known = true;
         if let Some(name) = &route.chain {
             match config.chains.get(name) {
-                Some(entries) => sections.push((below("/chains", name), entries)),
+                Some(entries) => sections.push(Section::chain(name, entries)),
                 None => {
                     is_known = false;
                     let known: Vec<&str> = config.chains.keys().map(String::as_str).collect();
@@ -57,7 +86,7 @@ impl Compiler<'_> {
             }
         }
         self.check_without(pointer, route, &sections);
-        sections.push((format!("{pointer}/plugins"), &route.plugins));
+        sections.push(Section::route(pointer, route));
         let (links, is_whole) = self.links(&sections, &route.without);
         if is_whole && is_known {
             self.check_callers(pointer, route, &links);
@@ -113,7 +142,7 @@ impl Compiler<'_> {
 
     fn check_without(&mut self, pointer: &str, route: &RouteConfig, inherited: &[Section<'_>]) {
         let ids: Vec<&str> =
-            inherited.iter().flat_map(|(_, entries)| entries.iter()).filter_map(|e| e.id.as_deref()).collect();
+            inherited.iter().flat_map(|section| section.entries).filter_map(|e| e.id.as_deref()).collect();
         for (at, id) in route.without.iter().enumerate().filter(|(_, id)| !ids.contains(&id.as_str())) {
             self.unknown(&format!("{pointer}/without/{at}"), "inherited plugin with the id", id, &ids);
         }
@@ -124,13 +153,14 @@ impl Compiler<'_> {
         let mut links = Vec::new();
         let mut is_whole = true;
         let mut ids: HashMap<String, String> = HashMap::new();
-        for (section, entries) in sections {
-            for (at, entry) in entries.iter().enumerate() {
+        for section in sections {
+            for (at, entry) in section.entries.iter().enumerate() {
                 if entry.id.as_ref().is_some_and(|id| without.contains(id)) {
                     continue;
                 }
-                let pointer = format!("{section}/{at}");
+                let pointer = format!("{}/{at}", section.place);
                 self.check_identity(&pointer, entry, &mut ids);
+                self.deps.entry = section.entry(entry);
                 match self.link(&pointer, entry) {
                     Some(link) => links.push(Placed { place: below(&pointer, link.name), link }),
                     None => is_whole = false,

@@ -2,10 +2,10 @@
 
 use std::{
     sync::{
-        Arc,
+        Arc, OnceLock,
         atomic::{AtomicU64, Ordering},
     },
-    time::{Duration, SystemTime, UNIX_EPOCH},
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
 /// The time of day: the machine's, or one that a test sets.
@@ -30,6 +30,16 @@ impl Clock {
         match &self.0 {
             Some(fixed) => Duration::from_millis(fixed.load(Ordering::Relaxed)),
             None => SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default(),
+        }
+    }
+
+    /// Time since some moment in the life of the process, on a clock that nobody sets: for what must pass, whatever is done to
+    /// the time of day. A fixed clock gives its time.
+    pub fn steady(&self) -> Duration {
+        static BEGINNING: OnceLock<Instant> = OnceLock::new();
+        match &self.0 {
+            Some(_) => self.since_epoch(),
+            None => BEGINNING.get_or_init(Instant::now).elapsed(),
         }
     }
 

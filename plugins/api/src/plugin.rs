@@ -109,6 +109,9 @@ pub struct Deps {
     pub tasks: Tasks,
     /// What the plugin counts.
     pub metrics: MetricsScope,
+    /// Which entry of which list the plugin is built for: the entry's `id`, else the list it stands in and the plugin's
+    /// name. A reload does not change it, and the routes that share a chain have the same. For the keys of `state`.
+    pub entry: Arc<str>,
 }
 
 impl Default for Deps {
@@ -122,6 +125,7 @@ impl Default for Deps {
             state: SharedState::default(),
             tasks: Tasks::default(),
             metrics: MetricsScope::default(),
+            entry: Arc::default(),
         }
     }
 }

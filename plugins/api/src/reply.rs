@@ -2,6 +2,7 @@
 
 use bytes::Bytes;
 use http::{HeaderName, HeaderValue, StatusCode, header::WWW_AUTHENTICATE};
+use serde_json::Value;
 
 /// A response made by the gateway: a decision, not an error.
 #[derive(Debug, Clone)]
@@ -37,12 +38,18 @@ pub struct Problem {
     pub code: &'static str,
     /// One sentence for the caller; never internal detail.
     pub detail: String,
+    /// Further members (RFC 9457, section 3.2), by names that the gateway itself does not use.
+    pub members: Vec<(&'static str, Value)>,
 }
 
 impl Reply {
     /// A refusal as a problem document. `code` is stable and documented; `detail` is for the caller.
     pub fn problem(status: StatusCode, code: &'static str, detail: impl Into<String>) -> Self {
-        Self { status, headers: Vec::new(), content: Content::Problem(Problem { code, detail: detail.into() }) }
+        Self {
+            status,
+            headers: Vec::new(),
+            content: Content::Problem(Problem { code, detail: detail.into(), members: Vec::new() }),
+        }
     }
 
     /// A reply without a body.
@@ -54,6 +61,15 @@ impl Reply {
     #[must_use]
     pub fn header(mut self, name: HeaderName, value: HeaderValue) -> Self {
         self.headers.push((name, value));
+        self
+    }
+
+    /// Adds a member to a problem document; no other reply has any.
+    #[must_use]
+    pub fn member(mut self, name: &'static str, value: Value) -> Self {
+        if let Content::Problem(problem) = &mut self.content {
+            problem.members.push((name, value));
+        }
         self
     }
 

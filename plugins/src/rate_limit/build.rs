@@ -1,0 +1,209 @@
+//! From what users write to what is used.
+
+use std::collections::BTreeSet;
+
+use crossway_plugin_api::{Deps, InvalidConfig};
+use http::HeaderName;
+
+use super::{
+    Counters, Limiter,
+    answer::Fields,
+    config::{self, Algorithm, Config, CostFrom, Mode},
+    key::{Part, Parts},
+    limit::{Limit, MOST},
+    local::{Local, MAX_ASKS},
+    period::Period,
+    policy::{Cost, Identity, Notice, Policy, Side},
+    store::Store,
+};
+use crate::fields::below;
+
+/// Fewest and most keys that are remembered.
+const ENTRIES: std::ops::RangeInclusive<u32> = 1_000..=50_000_000;
+/// Bits of an IPv6 address that count.
+const PREFIX: std::ops::RangeInclusive<u8> = 16..=128;
+/// What one subscriber has.
+const DEFAULT_PREFIX: u8 = 64;
+const MAX_PARTS: usize = 8;
+const MAX_NAME: usize = 64;
+
+type Built<T> = Result<T, InvalidConfig>;
+
+pub(super) fn limiter(config: Config, deps: &Deps) -> Built<Limiter> {
+    if config.policies.is_empty() || config.policies.len() > MAX_ASKS {
+        return Err(InvalidConfig::new("policies", format!("must name 1 to {MAX_ASKS} policies")));
+    }
+    if !ENTRIES.contains(&config.max_entries) {
+        let reason = format!("must be {} to {}", ENTRIES.start(), ENTRIES.end());
+        return Err(InvalidConfig::new("max_entries", reason));
+    }
+    let mut names = BTreeSet::new();
+    let mut policies = Vec::with_capacity(config.policies.len());
+    for (at, written) in config.policies.into_iter().enumerate() {
+        let place = format!("policies/{at}");
+        if !names.insert(written.name.clone()) {
+            return Err(InvalidConfig::new(format!("{place}/name"), "names another policy of this list too"));
+        }
+        policies.push(policy(written, &place, deps)?);
+    }
+    let counters = Counters::new(&deps.metrics);
+    let most = usize::try_from(config.max_entries).unwrap_or(usize::MAX);
+    let local = deps.state.get_or_make(&format!("rate_limit {}", deps.entry), || Local::new(most));
+    let store = Store::Local { local, most, evicted: counters.evicted.clone() };
+    let fields = Fields::new(&config.headers);
+    Ok(Limiter { policies: policies.into(), fields, store, clock: deps.clock.clone(), counters })
+}
+
+fn policy(written: config::Policy, place: &str, deps: &Deps) -> Built<Policy> {
+    let wrong = |key: &str, reason: String| InvalidConfig::new(format!("{place}/{key}"), reason);
+    check_name(&written.name).map_err(|reason| wrong("name", reason))?;
+    let cost = cost(&written, place)?;
+    let limits = Limits { algorithm: written.algorithm, per: written.per, debt: debt(written.cost_from.as_ref()) };
+    let least = if matches!(cost.from, Some((Side::Request, _))) { cost.max } else { cost.fixed };
+    let limit = limits.one(written.limit, written.burst, least, place)?;
+    let mut tiers = Vec::with_capacity(written.tiers.len());
+    for (group, tier) in &written.tiers {
+        let place = below(&format!("{place}/tiers"), group);
+        check_group(group, &place, deps)?;
+        tiers.push((group.clone(), limits.one(tier.limit, tier.burst, least, &place)?));
+    }
+    tiers.sort_by_key(|(_, limit)| std::cmp::Reverse(limit.quota()));
+    let window = limit.is_window().then_some(written.per);
+    Ok(Policy {
+        identity: Identity { name: written.name.clone(), key: written.key.clone(), window },
+        parts: parts(&written, place)?,
+        name: written.name,
+        limit,
+        tiers,
+        cost,
+        shadow: written.mode == Mode::Shadow,
+        on_missing_key: written.on_missing_key.unwrap_or_default(),
+        notice: Notice::default(),
+    })
+}
+
+fn check_name(name: &str) -> Result<(), String> {
+    let allowed = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-');
+    let begins_well = name.bytes().next().is_some_and(|b| b.is_ascii_alphanumeric());
+    if begins_well && name.len() <= MAX_NAME && name.bytes().all(allowed) {
+        return Ok(());
+    }
+    Err(format!("must be 1 to {MAX_NAME} letters, digits and `. _ -`, and begin with a letter or a digit"))
+}
+
+/// A group that nobody can be of is a slip.
+fn check_group(group: &str, place: &str, deps: &Deps) -> Built<()> {
+    let known = || deps.consumers.consumers().flat_map(|consumer| consumer.groups()).map(String::as_str);
+    if known().any(|known| known == group) {
+        return Ok(());
+    }
+    Err(InvalidConfig::unknown(place, "is a group that no consumer has", group, known()))
+}
+
+fn parts(written: &config::Policy, place: &str) -> Built<Parts> {
+    let wrong = |key: &str, reason: String| Err(InvalidConfig::new(format!("{place}/{key}"), reason));
+    let key = &written.key;
+    if key.is_empty() || key.len() > MAX_PARTS {
+        return wrong("key", format!("must name 1 to {MAX_PARTS} parts"));
+    }
+    if let Some(at) = (1..key.len()).find(|at| key[..*at].contains(&key[*at])) {
+        return wrong(&format!("key/{at}"), "stands here twice".into());
+    }
+    if written.on_missing_key.is_some() && !key.iter().any(Part::may_lack) {
+        return wrong("on_missing_key", "has no effect: no part of the key can be missing".into());
+    }
+    let prefix = written.ipv6_prefix.unwrap_or(DEFAULT_PREFIX);
+    if !PREFIX.contains(&prefix) {
+        return wrong("ipv6_prefix", format!("must be {} to {}", PREFIX.start(), PREFIX.end()));
+    }
+    if written.ipv6_prefix.is_some() && !key.contains(&Part::Client) {
+        return wrong("ipv6_prefix", "has no effect: the key has no `client`".into());
+    }
+    let anonymous = written.on_missing_key == Some(config::OnMissingKey::Anonymous);
+    Ok(Parts { all: key.clone(), ipv6_prefix: prefix, anonymous })
+}
+
+fn cost(written: &config::Policy, place: &str) -> Built<Cost> {
+    let wrong = |key: &str, reason: &str| Err(InvalidConfig::new(format!("{place}/{key}"), reason));
+    let from = match &written.cost_from {
+        None => None,
+        Some(from) => Some(side(from).map_err(|reason| InvalidConfig::new(format!("{place}/cost_from"), reason))?),
+    };
+    let afterwards = matches!(from, Some((Side::Response, _)));
+    if written.cost == 0 && !afterwards {
+        return wrong("cost", "must be at least 1, because the cost stands in no response");
+    }
+    let Some(CostFrom { max, max_debt, .. }) = written.cost_from else {
+        return Ok(Cost { fixed: written.cost, from, max: written.cost });
+    };
+    if max == 0 || max > MOST {
+        return wrong("cost_from/max", &format!("must be 1 to {MOST}"));
+    }
+    if written.cost > max {
+        return wrong("cost", "is more than `cost_from.max`");
+    }
+    if max_debt.is_some() && !afterwards {
+        return wrong("cost_from/max_debt", "has no effect: only what costs afterwards leads into debt");
+    }
+    Ok(Cost { fixed: written.cost, from, max })
+}
+
+fn side(from: &CostFrom) -> Result<(Side, HeaderName), &'static str> {
+    match (&from.request_header, &from.response_header) {
+        (Some(name), None) => Ok((Side::Request, name.0.clone())),
+        (None, Some(name)) => Ok((Side::Response, name.0.clone())),
+        _ => Err("needs exactly one of `request_header` and `response_header`"),
+    }
+}
+
+fn debt(from: Option<&CostFrom>) -> u32 {
+    from.filter(|from| from.response_header.is_some()).map_or(0, |from| from.max_debt.unwrap_or(from.max))
+}
+
+/// What the limits of a policy and its tiers have in common.
+struct Limits {
+    algorithm: Algorithm,
+    per: Period,
+    debt: u32,
+}
+
+impl Limits {
+    /// A limit that can pay what a request costs.
+    fn one(&self, limit: u32, burst: Option<u32>, cost: u32, place: &str) -> Built<Limit> {
+        let wrong = |key: &str, reason: String| InvalidConfig::new(format!("{place}/{key}"), reason);
+        let at_once = burst.unwrap_or(limit);
+        let made = match self.algorithm {
+            Algorithm::Gcra if self.per == Period::Month => {
+                return Err(self.wrong_per(place, "months are for `algorithm: fixed_window`"));
+            }
+            Algorithm::Gcra => Limit::rate(limit, self.per, at_once, self.debt),
+            Algorithm::FixedWindow if burst.is_some() => {
+                return Err(wrong("burst", "has no effect on a fixed window".into()));
+            }
+            Algorithm::FixedWindow if !self.per.fits_a_day() => {
+                return Err(self.wrong_per(
+                    place,
+                    "must fit into a day a whole number of times: a fixed window begins with the day",
+                ));
+            }
+            Algorithm::FixedWindow => Limit::window(limit, self.per, self.debt),
+        };
+        let key = if burst.is_some() && limit > 0 { "burst" } else { "limit" };
+        let made = made.map_err(|reason| wrong(key, reason))?;
+        if cost > at_once {
+            let reason = format!("is less than the {cost} that one request can cost: it could never pass");
+            return Err(wrong(key, reason));
+        }
+        Ok(made)
+    }
+
+    /// `per` stands in the policy, also for tiers.
+    fn wrong_per(&self, place: &str, reason: &str) -> InvalidConfig {
+        let policy = place.split("/tiers/").next().unwrap_or(place);
+        let wrong = match self.per {
+            Period::Seconds(_) => reason.to_owned(),
+            Period::Month => format!("cannot be a month: {reason}"),
+        };
+        InvalidConfig::new(format!("{policy}/per"), wrong)
+    }
+}
