@@ -203,14 +203,14 @@ impl Plugin for Doorkeeper {
     }
 
     async fn on_request(&self, req: &mut RequestHeader, ctx: &mut Ctx) -> Result<Decision, Fault> {
-        let credentials = match credentials::of_scheme(&req.headers, "basic") {
+        let credentials = match credentials::of_scheme(&req.headers, &AUTHORIZATION, "basic") {
             Presented::Nothing => {
                 ctx.refusal = Some("no user name and password".into());
                 let detail = "This request needs a user name and a password.";
                 return Ok(Decision::Absent(self.unauthorized("basic_missing", detail)));
             }
             Presented::Text(text) => Credentials::decode(text),
-            Presented::Garbage => None,
+            Presented::Garbage | Presented::Several => None,
         };
         let outcome = match credentials {
             Some(credentials) => self.consumer(credentials, ctx).await,

@@ -210,7 +210,7 @@ impl Plugin for Guard {
                 self.refuse("more than one token", ctx);
                 return Ok(Decision::Respond(self.challenges.several()));
             }
-            Found::Garbage => (0, Err(Wrong::Invalid("not ASCII"))),
+            Found::Garbage => (0, Err(Wrong::Invalid("malformed"))),
             Found::One(at, token) => (at, self.judge(token).await),
         };
         let verified = match judged {

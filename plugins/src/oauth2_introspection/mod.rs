@@ -28,6 +28,8 @@ use crate::bearer;
 use crate::credentials::Presented;
 use crate::service;
 
+/// Longest token that the issuer is asked about, in bytes.
+const MAX_TOKEN: usize = 8 << 10;
 /// Bytes that remembered answers may take, about.
 const REMEMBERED: u64 = 32 << 20;
 /// Most questions at a time: a flood of tokens that nobody has issued must not become one of questions.
@@ -255,13 +257,20 @@ impl Plugin for Introspector {
     }
 
     async fn on_request(&self, req: &mut RequestHeader, ctx: &mut Ctx) -> Result<Decision, Fault> {
-        let token = match bearer::presented(&req.headers) {
+        let token = match bearer::presented(req) {
             Presented::Nothing => {
                 ctx.refusal = Some("no token".into());
                 let reply = bearer::missing("introspection_token_missing", "This request needs a token.");
                 return Ok(Decision::Absent(reply));
             }
-            Presented::Garbage => return Ok(self.refuse(ctx, "the token is malformed, or there are two")),
+            Presented::Several => {
+                self.counts.refused.inc();
+                ctx.refusal = Some("more than one token".into());
+                let detail = "This request carries more than one token.";
+                return Ok(Decision::Respond(bearer::several("introspection_token_several", detail)));
+            }
+            Presented::Garbage => return Ok(self.refuse(ctx, "the token is malformed")),
+            Presented::Text(token) if token.len() > MAX_TOKEN => return Ok(self.refuse(ctx, "the token is too long")),
             Presented::Text(token) => token,
         };
         let verdict = self.verdict(token).await?;

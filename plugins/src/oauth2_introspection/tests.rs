@@ -216,17 +216,15 @@ async fn scopes_are_whole_words() {
 #[tokio::test]
 async fn challenges_are_those_of_rfc_6750() {
     let setup = setup("", &json!({"active": false}));
+    let too_long = format!("Bearer {}", "x".repeat(MAX_TOKEN + 1));
     for (fields, absent, challenge) in [
         (&[][..], true, "Bearer realm=\"crossway\""),
         (&[("Authorization", "Basic YTpi")][..], true, "Bearer realm=\"crossway\""),
         (&[("Authorization", "Bearer t")][..], false, "Bearer realm=\"crossway\", error=\"invalid_token\""),
         (&[("Authorization", "Bearer")][..], false, "Bearer realm=\"crossway\", error=\"invalid_token\""),
         (&[("Authorization", "Bearer a, Bearer b")][..], false, "Bearer realm=\"crossway\", error=\"invalid_token\""),
-        (
-            &[("Authorization", "Bearer a"), ("Authorization", "Bearer a")][..],
-            false,
-            "Bearer realm=\"crossway\", error=\"invalid_token\"",
-        ),
+        (&[("Authorization", "Bearer\ta")][..], false, "Bearer realm=\"crossway\", error=\"invalid_token\""),
+        (&[("Authorization", too_long.as_str())][..], false, "Bearer realm=\"crossway\", error=\"invalid_token\""),
     ] {
         let decision = setup.plugin.on_request(&mut request("GET", fields), &mut ctx()).await.unwrap();
         let (is_absent, reply) = match decision {
@@ -238,6 +236,39 @@ async fn challenges_are_those_of_rfc_6750() {
         assert_eq!(reply_values(&reply, "www-authenticate"), challenge, "{fields:?}");
     }
     assert_eq!(setup.asked(), 1, "what is no token is not asked about");
+}
+
+#[tokio::test]
+async fn a_request_carries_one_token() {
+    let setup = setup("", &json!({"active": true}));
+    let fields = |values: &[&str]| {
+        let mut req = request("GET", &[]);
+        for value in values {
+            req.append_header("Authorization", *value).unwrap();
+        }
+        req
+    };
+    let mut beside = fields(&["Bearer a"]);
+    beside.set_uri("/items/7?access_token=b".parse().unwrap());
+    for mut req in [
+        beside,
+        fields(&["Bearer a", "Bearer a"]),
+        fields(&["Bearer a", "Basic YTpi"]),
+        fields(&["Basic YTpi", "Bearer a"]),
+        fields(&["Basic YTpi", "Basic YTpi"]),
+    ] {
+        let mut ctx = ctx();
+        let Ok(Decision::Respond(reply)) = setup.plugin.on_request(&mut req, &mut ctx).await else { panic!("{req:?}") };
+        assert_eq!((reply.status.as_u16(), reply.code()), (400, Some("introspection_token_several")));
+        let challenge = reply_values(&reply, "www-authenticate");
+        assert_eq!(challenge, "Bearer realm=\"crossway\", error=\"invalid_request\"");
+        assert!(ctx.refusal.is_some());
+    }
+    assert_eq!(setup.asked(), 0);
+    let mut req = request("GET", &[]);
+    req.set_uri("/items/7?access_token=b".parse().unwrap());
+    let absent = setup.plugin.on_request(&mut req, &mut ctx()).await;
+    assert!(matches!(absent, Ok(Decision::Absent(_))), "a token of the query alone is not looked at");
 }
 
 #[tokio::test]
