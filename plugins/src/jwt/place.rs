@@ -6,7 +6,8 @@ use http::{HeaderName, HeaderValue, Uri, header};
 use percent_encoding::percent_decode_str;
 use pingora_http::RequestHeader;
 
-use crate::{bearer, credentials::Presented};
+use crate::bearer;
+use crate::credentials::Presented;
 
 /// One place.
 #[derive(Debug, Clone, PartialEq, Eq)]
