@@ -135,6 +135,13 @@ fn yes() -> bool {
 
 impl PluginConfig for Config {
     fn build(self, deps: &Deps) -> Result<Arc<dyn Plugin>, InvalidConfig> {
+        Ok(Arc::new(self.introspector(deps, REMEMBERED)?))
+    }
+}
+
+impl Config {
+    /// The plugin, with so many bytes for what is remembered.
+    fn introspector(self, deps: &Deps, remembered: u64) -> Result<Introspector, InvalidConfig> {
         service::check_url(&self.url, "url")?;
         if self.timeout.0.is_zero() {
             return Err(InvalidConfig::new("timeout", "must be more than zero"));
@@ -158,8 +165,8 @@ impl PluginConfig for Config {
         let longest = ttl.max(negative_ttl).max(Duration::from_secs(1));
         let weigh = |_: &[u8; 32], verdict: &Verdict| verdict.weight;
         let count = |event| deps.metrics.counter("oauth2_introspection", event);
-        Ok(Arc::new(Introspector {
-            known: Cache::builder().max_capacity(REMEMBERED).weigher(weigh).time_to_live(longest).build(),
+        Ok(Introspector {
+            known: Cache::builder().max_capacity(remembered).weigher(weigh).time_to_live(longest).build(),
             questions: Semaphore::new(QUESTIONS),
             scope_challenge,
             authorization: self.authorization(),
@@ -173,7 +180,7 @@ impl PluginConfig for Config {
                 refused: count("refused"),
                 failed: count("failed"),
             },
-        }))
+        })
     }
 }
 

@@ -7,7 +7,7 @@ use http::HeaderMap;
 use serde_json::json;
 
 use super::*;
-use crate::testing::{ctx, parse, refused, reply_values, request, values};
+use crate::testing::{ctx, flood, parse, refused, reply_values, request, values};
 
 const NOW: u64 = 1_800_000_000;
 
@@ -335,4 +335,40 @@ fn settings_that_cannot_hold_are_refused() {
     assert_eq!(with("consumer_claim: \"\""), "consumer_claim");
     assert_eq!(with("require: { scopes: { any: [\"a b\"] } }"), "require/scopes/any");
     assert_eq!(with("require: { scopes: { all: [\"\"] } }"), "require/scopes/all");
+}
+
+/// Counts, and remembers nothing.
+#[derive(Debug, Default)]
+struct Refusing(std::sync::atomic::AtomicUsize);
+
+#[async_trait]
+impl Fetch for Refusing {
+    async fn fetch(&self, _: Ask) -> Result<Told, NoAnswer> {
+        self.0.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        let body = Bytes::from_static(br#"{"active":false}"#);
+        Ok(Told { status: StatusCode::OK, headers: HeaderMap::new(), body })
+    }
+}
+
+#[tokio::test]
+async fn a_flood_of_bad_tokens_is_remembered_within_its_bound() {
+    let flood = flood();
+    // A quarter of them, if the bound that serves is not less.
+    let room = (u64::try_from(flood).unwrap() * u64::from(answer::BARE) / 4).min(REMEMBERED);
+    let config: Config = serde_yaml::from_str(
+        "{ url: \"http://idp.test/\", client_id: gw, client_secret: s, cache: { negative_ttl: 1h } }",
+    )
+    .unwrap();
+    let issuer = Arc::new(Refusing::default());
+    let deps = Deps { fetch: Arc::clone(&issuer) as Arc<dyn Fetch>, ..Deps::default() };
+    let plugin = config.introspector(&deps, room).unwrap();
+    for n in 0..flood {
+        let verdict = plugin.verdict(&format!("token-{n}")).await.unwrap();
+        assert!(verdict.caller.is_err());
+    }
+    assert_eq!(issuer.0.load(std::sync::atomic::Ordering::Relaxed), flood, "each was another one");
+    plugin.known.run_pending_tasks().await;
+    let (entries, bytes) = (plugin.known.entry_count(), plugin.known.weighted_size());
+    assert!(bytes <= room && entries * u64::from(answer::BARE) <= room, "{entries} entries, {bytes} bytes");
+    assert!(entries > 0, "some are remembered");
 }
