@@ -208,12 +208,12 @@ mod tests {
     #[test]
     fn digests_are_the_same_in_every_bit_or_not_at_all() {
         let one = Digest256(std::array::from_fn(|at| u8::try_from(at).unwrap()));
-        let table = HashMap::from([(one, ())]);
-        assert!(table.contains_key(&Digest256(one.0)));
+        let table = std::collections::HashSet::from([one]);
+        assert!(table.contains(&Digest256(one.0)));
         for bit in 0..256 {
             let mut other = one;
             other.0[bit / 8] ^= 1 << (bit % 8);
-            assert!(other != one && !table.contains_key(&other), "{bit}");
+            assert!(other != one && !table.contains(&other), "{bit}");
         }
     }
 }
