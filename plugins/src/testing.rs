@@ -53,6 +53,12 @@ pub(crate) fn ctx() -> Ctx {
     Ctx::new("192.0.2.7".parse().unwrap(), "api.example.com".into(), "/items/7".into())
 }
 
+/// How many bad credentials a test tries: more by hand, with `CROSSWAY_TEST_FLOOD=1000000`.
+pub(crate) fn flood() -> usize {
+    const FEW: usize = 20_000;
+    std::env::var_os("CROSSWAY_TEST_FLOOD").and_then(|n| n.to_str()?.parse().ok()).unwrap_or(FEW)
+}
+
 /// Runs the first phase: the reply, if the plugin gave one.
 pub(crate) async fn run(plugin: &Arc<dyn Plugin>, req: &mut RequestHeader, ctx: &mut Ctx) -> Option<Reply> {
     match plugin.on_request(req, ctx).await.unwrap() {

@@ -2,6 +2,7 @@
 
 mod certificates;
 mod hmac;
+mod introspection;
 mod passwords;
 mod services;
 

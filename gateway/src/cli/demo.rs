@@ -1,6 +1,8 @@
 //! `crossway demo`
 
 mod backends;
+mod issuer;
+mod serve;
 
 use std::{net::TcpListener, process::ExitCode};
 
@@ -14,18 +16,19 @@ const CONFIG: &str = include_str!("../../../conf/demo.yaml");
 
 #[derive(Debug, Args)]
 pub(super) struct Arguments {
-    /// Port of the gateway; another free one is taken if it is in use.
+    /// Port of the gateway; another free one is taken if it is in use. With 0 all ports are free ones.
     #[arg(long, default_value_t = 8080)]
     port: u16,
 }
 
-/// Serves the sample backends and the gateway, and prints what to try.
+/// Serves the sample backends, the issuer of tokens and the gateway, and prints what to try.
 pub(super) fn demo(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     let addresses = Addresses {
         gateway: free_address(arguments.port)?,
-        admin: free_address(9900)?,
+        admin: free_address(if arguments.port == 0 { 0 } else { 9900 })?,
         crm: backends::start("crm", backends::crm)?,
         erp: backends::start("erp", backends::erp)?,
+        issuer: issuer::start()?,
     };
     let text = addresses.put_into(CONFIG);
     super::run::serve(Origin::Text(text), false, |_| {
@@ -40,6 +43,7 @@ struct Addresses {
     admin: String,
     crm: String,
     erp: String,
+    issuer: String,
 }
 
 impl Addresses {
@@ -50,6 +54,7 @@ impl Addresses {
             ("127.0.0.1:9900", &self.admin),
             ("127.0.0.1:9101", &self.crm),
             ("127.0.0.1:9102", &self.erp),
+            ("127.0.0.1:9103", &self.issuer),
         ];
         let marked = named
             .iter()
@@ -71,6 +76,7 @@ Crossway is serving two sample backends. Stop it with Ctrl-C.
   gateway      http://127.0.0.1:8080
   CRM backend  http://127.0.0.1:9101    (what it received: /received)
   ERP backend  http://127.0.0.1:9102    (what it received: /received)
+  issuer       http://127.0.0.1:9103    (of tokens, for the orders)
   admin        http://127.0.0.1:9900
 
 Try, in another terminal:
@@ -84,6 +90,18 @@ Try, in another terminal:
 
   A new client for the ERP: the body passes through, the key does not:
     curl -i -H 'X-API-Key: demo-key-acme-mobile' -H 'Content-Type: application/json' -d '{"clientName":"Ada Lovelace"}' http://127.0.0.1:8080/invoices/clients # 201
+
+  Orders want a token (JWT). The demo's issuer gives one that is good for reading; with another
+  signature it is good for nothing:
+    curl -i http://127.0.0.1:8080/orders                                              # 401
+    TOKEN=$(curl -s -u acme-mobile:demo-secret-acme-mobile -d 'grant_type=client_credentials&scope=orders.read' http://127.0.0.1:9103/token | sed 's/.*"access_token":"\([^"]*\)".*/\1/')
+    curl -i -H "Authorization: Bearer $TOKEN" http://127.0.0.1:8080/orders            # 200
+    curl -i -H "Authorization: Bearer ${TOKEN%????}AAAA" http://127.0.0.1:8080/orders # 401
+
+  To order takes another scope, which the client must have asked for:
+    curl -i -H "Authorization: Bearer $TOKEN" -H 'Content-Type: application/json' -d '{"article":"A-9"}' http://127.0.0.1:8080/orders # 403
+    TOKEN=$(curl -s -u acme-mobile:demo-secret-acme-mobile -d 'grant_type=client_credentials&scope=orders.read+orders.write' http://127.0.0.1:9103/token | sed 's/.*"access_token":"\([^"]*\)".*/\1/')
+    curl -i -H "Authorization: Bearer $TOKEN" -H 'Content-Type: application/json' -d '{"article":"A-9"}' http://127.0.0.1:8080/orders # 201
 
   A browser of another site asks first (CORS):
     curl -i -X OPTIONS -H 'Origin: https://app.example.com' -H 'Access-Control-Request-Method: GET' http://127.0.0.1:8080/customers/42 # 204

@@ -3,10 +3,12 @@
 use std::{
     collections::{BTreeMap, HashMap},
     fmt,
+    hash::{Hash, Hasher},
     sync::Arc,
 };
 
 use http::HeaderValue;
+use subtle::ConstantTimeEq as _;
 
 /// A named caller.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -58,9 +60,22 @@ impl Consumer {
     }
 }
 
-/// A SHA-256 digest. `Debug` shows its first bytes only.
-#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+/// A SHA-256 digest. `Debug` shows its first bytes only. Two are compared in constant time wherever they are, in a table
+/// too: it may be that of a secret.
+#[derive(Clone, Copy, Eq)]
 pub struct Digest256(pub [u8; 32]);
+
+impl PartialEq for Digest256 {
+    fn eq(&self, other: &Self) -> bool {
+        self.0.ct_eq(&other.0).into()
+    }
+}
+
+impl Hash for Digest256 {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        state.write(&self.0);
+    }
+}
 
 impl fmt::Debug for Digest256 {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -183,5 +198,22 @@ impl ConsumerDirectory {
     /// All consumers, in no order.
     pub fn consumers(&self) -> impl Iterator<Item = &Arc<Consumer>> {
         self.by_name.values()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn digests_are_the_same_in_every_bit_or_not_at_all() {
+        let one = Digest256(std::array::from_fn(|at| u8::try_from(at).unwrap()));
+        let table = std::collections::HashSet::from([one]);
+        assert!(table.contains(&Digest256(one.0)));
+        for bit in 0..256 {
+            let mut other = one;
+            other.0[bit / 8] ^= 1 << (bit % 8);
+            assert!(other != one && !table.contains(&other), "{bit}");
+        }
     }
 }

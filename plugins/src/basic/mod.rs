@@ -7,7 +7,7 @@
 mod gate;
 mod password;
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use base64::{Engine as _, engine::general_purpose::STANDARD};
@@ -21,7 +21,10 @@ use http::{
 };
 use moka::future::Cache;
 use pingora_http::RequestHeader;
-use ring::{hmac, rand::SystemRandom};
+use ring::{
+    hmac,
+    rand::{SecureRandom as _, SystemRandom},
+};
 use schemars::JsonSchema;
 use serde::Deserialize;
 
@@ -71,29 +74,44 @@ impl Default for Remembering {
 
 impl PluginConfig for Config {
     fn build(self, deps: &Deps) -> Result<Arc<dyn Plugin>, InvalidConfig> {
+        Ok(Arc::new(self.doorkeeper(deps)?))
+    }
+}
+
+impl Config {
+    fn doorkeeper(self, deps: &Deps) -> Result<Doorkeeper, InvalidConfig> {
         let quoted = self.realm.bytes().all(|b| matches!(b, b' '..=b'~') && !matches!(b, b'"' | b'\\'));
         let challenge = HeaderValue::from_str(&format!("Basic realm=\"{}\", charset=\"UTF-8\"", self.realm));
         let Some(challenge) = challenge.ok().filter(|_| quoted) else {
             return Err(InvalidConfig::new("realm", "holds quotes, backslashes or characters outside of ASCII"));
         };
         let ttl = self.cache.ttl.0;
-        let key = hmac::Key::generate(hmac::HMAC_SHA256, &SystemRandom::new())
-            .map_err(|_| InvalidConfig::new("", "cannot be used: there is no randomness"))?;
-        let hashes = deps.consumers.password_hashes().filter_map(|text| password::read(text).ok());
-        Ok(Arc::new(Doorkeeper {
+        let mut bytes = [0; 32];
+        let random = SystemRandom::new().fill(&mut bytes);
+        random.map_err(|_| InvalidConfig::new("", "cannot be used: there is no randomness"))?;
+        // It survives a reload: a name for which another decoy is checked than before would be one that nobody has.
+        let key = deps.state.get_or_make("basic", || hmac::Key::new(hmac::HMAC_SHA256, &bytes));
+        Ok(Doorkeeper {
             challenge,
             hide: self.hide,
             ttl,
             key,
             right: Cache::builder().max_capacity(REMEMBERED).time_to_live(ttl.max(Duration::from_secs(1))).build(),
-            nobody: hashes.max_by_key(Hash::cost).map(|hash| hash.of_nobody()),
+            decoys: decoys(&deps.consumers),
             gate: deps.state.get_or_make("basic", Gate::default),
             consumers: Arc::clone(&deps.consumers),
             clock: deps.clock.clone(),
             checked: deps.metrics.counter("basic", "checked"),
             busy: deps.metrics.counter("basic", "busy"),
-        }))
+        })
     }
+}
+
+/// A hash of nobody for each cost that the hashes of users have, the cheapest first.
+fn decoys(consumers: &ConsumerDirectory) -> Box<[Hash]> {
+    let hashes = consumers.password_hashes().filter_map(|text| password::read(text).ok());
+    let by_cost: BTreeMap<u64, Hash> = hashes.map(|hash| (hash.cost(), hash.of_nobody())).collect();
+    by_cost.into_values().collect()
 }
 
 struct Doorkeeper {
@@ -101,10 +119,10 @@ struct Doorkeeper {
     hide: bool,
     ttl: Duration,
     /// Makes digests of credentials that mean nothing to anybody else.
-    key: hmac::Key,
+    key: Arc<hmac::Key>,
     right: Cache<[u8; 32], Known>,
-    /// What is checked for a user that nobody knows; `None` where no user has a password.
-    nobody: Option<Hash>,
+    /// What is checked for users that nobody knows; empty where no user has a password.
+    decoys: Box<[Hash]>,
     gate: Arc<Gate>,
     consumers: Arc<ConsumerDirectory>,
     clock: Clock,
@@ -175,11 +193,18 @@ impl Doorkeeper {
         })
     }
 
+    /// The hash that is checked for a user that nobody knows, as costly as that of some user, and always the same one.
+    fn decoy(&self, user: &str) -> Option<&Hash> {
+        let digest = hmac::sign(&self.key, user.as_bytes());
+        let number = digest.as_ref().first_chunk().map_or(0, |bytes| u32::from_ne_bytes(*bytes));
+        self.decoys.get(usize::try_from(number).ok()?.checked_rem(self.decoys.len())?)
+    }
+
     async fn check(&self, credentials: Credentials, ctx: &Ctx) -> Result<Known, Refusal> {
         let found = self.consumers.by_username(credentials.user());
         let found = found.and_then(|(consumer, hash)| Some((Arc::clone(consumer), password::read(hash).ok()?)));
         let (consumer, hash) = found.map_or((None, None), |(consumer, hash)| (Some(consumer), Some(hash)));
-        let hash = hash.or_else(|| self.nobody.clone()).ok_or(Refusal::Wrong)?;
+        let hash = hash.or_else(|| self.decoy(credentials.user()).cloned()).ok_or(Refusal::Wrong)?;
         self.checked.inc();
         let check = move || hash.fits(credentials.password().as_bytes());
         match (self.gate.run(ctx.client, check).await, consumer) {
@@ -203,14 +228,14 @@ impl Plugin for Doorkeeper {
     }
 
     async fn on_request(&self, req: &mut RequestHeader, ctx: &mut Ctx) -> Result<Decision, Fault> {
-        let credentials = match credentials::of_scheme(&req.headers, "basic") {
+        let credentials = match credentials::of_scheme(&req.headers, &AUTHORIZATION, "basic") {
             Presented::Nothing => {
                 ctx.refusal = Some("no user name and password".into());
                 let detail = "This request needs a user name and a password.";
                 return Ok(Decision::Absent(self.unauthorized("basic_missing", detail)));
             }
             Presented::Text(text) => Credentials::decode(text),
-            Presented::Garbage => None,
+            Presented::Garbage | Presented::Several => None,
         };
         let outcome = match credentials {
             Some(credentials) => self.consumer(credentials, ctx).await,

@@ -1,4 +1,4 @@
-use std::{collections::BTreeMap, sync::LazyLock};
+use std::sync::LazyLock;
 
 use futures_util::future::join_all;
 
@@ -144,11 +144,42 @@ async fn nothing_is_remembered_where_that_is_not_wanted() {
     assert_eq!(setup.checked(), 2);
 }
 
+/// Counted, not timed: what takes time is the check of a hash.
 #[tokio::test]
-async fn a_user_that_nobody_knows_is_checked_too() {
+async fn a_user_that_nobody_knows_costs_as_many_checks_as_a_known_one() {
     let setup = setup("basic: {}");
-    assert_eq!(setup.pair("nobody:secret").await, INVALID);
-    assert_eq!(setup.checked(), 1, "the time of the answer does not tell who is known");
+    let long = "x".repeat(513);
+    for (password, checks) in [("wrong", 1), ("", 1), ("a:b", 1), ("pässword", 1), ("\t", 0), (&long, 0)] {
+        for user in ["alice", "böb", "nobody", "somebody else", ""] {
+            let before = setup.checked();
+            assert_eq!(setup.pair(&format!("{user}:{password}")).await, INVALID);
+            assert_eq!(setup.checked() - before, checks, "{user}:{password}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_decoy_is_as_costly_as_the_hash_of_some_user_and_stays_the_same() {
+    let with_cost = |passes: u32| {
+        let params = argon2::Params::new(8 << 10, passes, 1, None).unwrap();
+        password::hashed(b"secret", b"0123456789abcdef", params).unwrap()
+    };
+    let mut consumers = ConsumerDirectory::default();
+    for (user, passes) in [("alice", 1), ("bob", 3), ("carol", 1)] {
+        let consumer = Arc::new(Consumer::new(user, &[], BTreeMap::new()).unwrap());
+        consumers.add_password(user, &with_cost(passes), &consumer).unwrap();
+    }
+    let deps = Deps { consumers: Arc::new(consumers), ..Deps::default() };
+    let (one, other) = (Config::default().doorkeeper(&deps).unwrap(), Config::default().doorkeeper(&deps).unwrap());
+    let cost = |plugin: &Doorkeeper, n: usize| plugin.decoy(&format!("user-{n}")).unwrap().cost();
+    let costs: Vec<u64> = (0..200).map(|n| cost(&one, n)).collect();
+    let known: Vec<u64> = [1, 3].map(|passes| password::read(&with_cost(passes)).unwrap().cost()).into();
+    assert!(
+        costs.iter().all(|cost| known.contains(cost)) && known.iter().all(|cost| costs.contains(cost)),
+        "{costs:?}"
+    );
+    assert_eq!((0..200).map(|n| cost(&other, n)).collect::<Vec<_>>(), costs, "after a reload too");
+    assert!(!one.decoy("nobody").unwrap().fits(b"secret"));
 }
 
 #[tokio::test]

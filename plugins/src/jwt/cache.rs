@@ -47,6 +47,13 @@ impl Verifications {
         self.0.insert(print, (weight, Arc::clone(verified)));
     }
 
+    /// How many there are.
+    #[cfg(test)]
+    pub(super) fn len(&self) -> u64 {
+        self.0.run_pending_tasks();
+        self.0.entry_count()
+    }
+
     pub(super) fn forget(&self, print: &Print) {
         self.0.invalidate(print);
     }

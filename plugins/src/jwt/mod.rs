@@ -46,10 +46,16 @@ pub use config::{Config, ConsumerRule, Forward, Issuer, Jwks, Place as PlaceConf
 
 impl PluginConfig for Config {
     fn build(self, deps: &Deps) -> Result<Arc<dyn Plugin>, InvalidConfig> {
+        Ok(Arc::new(self.guard(deps)?))
+    }
+}
+
+impl Config {
+    fn guard(self, deps: &Deps) -> Result<Guard, InvalidConfig> {
         static NUMBERS: AtomicU64 = AtomicU64::new(0);
         provider::install();
         let count = |event| deps.metrics.counter("jwt", event);
-        Ok(Arc::new(Guard {
+        Ok(Guard {
             number: NUMBERS.fetch_add(1, Ordering::Relaxed),
             places: build::places(&self.from)?,
             max_token: build::max_token(&self)?,
@@ -63,7 +69,7 @@ impl PluginConfig for Config {
             verified: count("verified"),
             cached: count("cached"),
             refused: count("refused"),
-        }))
+        })
     }
 }
 
@@ -210,7 +216,7 @@ impl Plugin for Guard {
                 self.refuse("more than one token", ctx);
                 return Ok(Decision::Respond(self.challenges.several()));
             }
-            Found::Garbage => (0, Err(Wrong::Invalid("not ASCII"))),
+            Found::Garbage => (0, Err(Wrong::Invalid("malformed"))),
             Found::One(at, token) => (at, self.judge(token).await),
         };
         let verified = match judged {

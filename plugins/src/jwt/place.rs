@@ -6,8 +6,8 @@ use http::{HeaderName, HeaderValue, Uri, header};
 use percent_encoding::percent_decode_str;
 use pingora_http::RequestHeader;
 
-/// The parameter that RFC 6750, section 2.3, names.
-const PARAMETER: &str = "access_token";
+use crate::bearer;
+use crate::credentials::Presented;
 
 /// One place.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -55,26 +55,19 @@ pub(super) fn find<'r>(places: &[Place], req: &'r RequestHeader) -> Found<'r> {
             _ => return Found::Several,
         }
     }
-    if matches!(found, Found::One(at, _) if is_bearer(&places[at])) && names_parameter(req, places) {
-        return Found::Several;
-    }
     found
-}
-
-fn is_bearer(place: &Place) -> bool {
-    matches!(place, Place::Header(name, Some(_)) if *name == header::AUTHORIZATION)
-}
-
-/// Whether the query carries a token that no place is for: an upstream could take that one.
-fn names_parameter(req: &RequestHeader, places: &[Place]) -> bool {
-    let looked_at = |name: &str| places.iter().any(|place| matches!(place, Place::Query(known) if known == name));
-    parameters(req.uri.query()).any(|(name, _)| name == PARAMETER) && !looked_at(PARAMETER)
 }
 
 impl Place {
     fn find<'r>(&self, at: usize, req: &'r RequestHeader) -> Found<'r> {
         match self {
-            Self::Header(name, scheme) => in_header(at, req, name, scheme.as_deref()),
+            Self::Header(name, Some(scheme)) => match bearer::in_field(req, name, scheme) {
+                Presented::Nothing => Found::Nothing,
+                Presented::Text(token) => Found::One(at, token),
+                Presented::Garbage => Found::Garbage,
+                Presented::Several => Found::Several,
+            },
+            Self::Header(name, None) => whole(at, req, name),
             Self::Cookie(name) => only(at, cookies(req).filter(|(other, _)| other == name).map(|(_, value)| value)),
             Self::Query(name) => {
                 only(at, parameters(req.uri.query()).filter(|(other, _)| other == name).map(|(_, value)| value))
@@ -100,26 +93,15 @@ fn only<'r>(at: usize, mut values: impl Iterator<Item = &'r str>) -> Found<'r> {
     }
 }
 
-fn in_header<'r>(at: usize, req: &'r RequestHeader, name: &HeaderName, scheme: Option<&str>) -> Found<'r> {
+/// The whole value of a field.
+fn whole<'r>(at: usize, req: &'r RequestHeader, name: &HeaderName) -> Found<'r> {
     let mut fields = req.headers.get_all(name).iter();
-    let (Some(first), second) = (fields.next(), fields.next()) else { return Found::Nothing };
-    let here = |value: &'r HeaderValue| match (value.to_str(), scheme) {
-        (Ok(text), None) => Found::One(at, text),
-        (Ok(text), Some(scheme)) => credentials(text, scheme).map_or(Found::Nothing, |token| Found::One(at, token)),
-        (Err(_), _) => Found::Garbage,
-    };
-    match (here(first), second) {
-        (found, None) => found,
-        // Two fields that are both of another scheme are not ours to judge.
-        (Found::Nothing, Some(second)) if here(second) == Found::Nothing && fields.next().is_none() => Found::Nothing,
-        _ => Found::Several,
+    match (fields.next().map(HeaderValue::to_str), fields.next()) {
+        (None, _) => Found::Nothing,
+        (Some(Ok(text)), None) => Found::One(at, text),
+        (Some(Err(_)), None) => Found::Garbage,
+        (Some(_), Some(_)) => Found::Several,
     }
-}
-
-/// What follows the scheme, whose case does not count (RFC 9110, section 11.4); `None` for another scheme.
-fn credentials<'v>(value: &'v str, scheme: &str) -> Option<&'v str> {
-    let (named, rest) = value.split_once([' ', '\t']).unwrap_or((value, ""));
-    named.eq_ignore_ascii_case(scheme).then(|| rest.trim_matches(' '))
 }
 
 /// Names and values of all cookies. A value in quotes loses them.

@@ -8,7 +8,7 @@ use jsonwebtoken::{self as lib, EncodingKey, jwk::Jwk};
 use serde_json::{Value, json};
 
 use super::*;
-use crate::testing::{ctx, parse, request};
+use crate::testing::{ctx, flood, parse, request};
 
 mod attacks;
 mod fetching;

@@ -29,6 +29,8 @@ use crate::bearer;
 use crate::credentials::Presented;
 use crate::service;
 
+/// Longest token that the issuer is asked about, in bytes.
+const MAX_TOKEN: usize = 8 << 10;
 /// Bytes that remembered answers may take, about.
 const REMEMBERED: u64 = 32 << 20;
 /// Most questions at a time: a flood of tokens that nobody has issued must not become one of questions.
@@ -123,6 +125,13 @@ fn yes() -> bool {
 
 impl PluginConfig for Config {
     fn build(self, deps: &Deps) -> Result<Arc<dyn Plugin>, InvalidConfig> {
+        Ok(Arc::new(self.introspector(deps, REMEMBERED)?))
+    }
+}
+
+impl Config {
+    /// The plugin, with so many bytes for what is remembered.
+    fn introspector(self, deps: &Deps, remembered: u64) -> Result<Introspector, InvalidConfig> {
         service::check_url(&self.url, "url")?;
         if self.timeout.0.is_zero() {
             return Err(InvalidConfig::new("timeout", "must be more than zero"));
@@ -146,8 +155,8 @@ impl PluginConfig for Config {
         let longest = ttl.max(negative_ttl).max(Duration::from_secs(1));
         let weigh = |_: &[u8; 32], verdict: &Verdict| verdict.weight;
         let count = |event| deps.metrics.counter("oauth2_introspection", event);
-        Ok(Arc::new(Introspector {
-            known: Cache::builder().max_capacity(REMEMBERED).weigher(weigh).time_to_live(longest).build(),
+        Ok(Introspector {
+            known: Cache::builder().max_capacity(remembered).weigher(weigh).time_to_live(longest).build(),
             questions: Semaphore::new(QUESTIONS),
             scope_challenge,
             client: Client::new(&self.client_id, &self.client_secret, self.client_auth),
@@ -161,7 +170,7 @@ impl PluginConfig for Config {
                 refused: count("refused"),
                 failed: count("failed"),
             },
-        }))
+        })
     }
 }
 
@@ -245,13 +254,20 @@ impl Plugin for Introspector {
     }
 
     async fn on_request(&self, req: &mut RequestHeader, ctx: &mut Ctx) -> Result<Decision, Fault> {
-        let token = match bearer::presented(&req.headers) {
+        let token = match bearer::presented(req) {
             Presented::Nothing => {
                 ctx.refusal = Some("no token".into());
                 let reply = bearer::missing("introspection_token_missing", "This request needs a token.");
                 return Ok(Decision::Absent(reply));
             }
-            Presented::Garbage => return Ok(self.refuse(ctx, "the token is malformed, or there are two")),
+            Presented::Several => {
+                self.counts.refused.inc();
+                ctx.refusal = Some("more than one token".into());
+                let detail = "This request carries more than one token.";
+                return Ok(Decision::Respond(bearer::several("introspection_token_several", detail)));
+            }
+            Presented::Garbage => return Ok(self.refuse(ctx, "the token is malformed")),
+            Presented::Text(token) if token.len() > MAX_TOKEN => return Ok(self.refuse(ctx, "the token is too long")),
             Presented::Text(token) => token,
         };
         let verdict = self.verdict(token).await?;

@@ -7,7 +7,7 @@ use http::HeaderMap;
 use serde_json::json;
 
 use super::*;
-use crate::testing::{ctx, parse, refused, reply_values, request, values};
+use crate::testing::{ctx, flood, parse, refused, reply_values, request, values};
 
 const NOW: u64 = 1_800_000_000;
 
@@ -216,17 +216,15 @@ async fn scopes_are_whole_words() {
 #[tokio::test]
 async fn challenges_are_those_of_rfc_6750() {
     let setup = setup("", &json!({"active": false}));
+    let too_long = format!("Bearer {}", "x".repeat(MAX_TOKEN + 1));
     for (fields, absent, challenge) in [
         (&[][..], true, "Bearer realm=\"crossway\""),
         (&[("Authorization", "Basic YTpi")][..], true, "Bearer realm=\"crossway\""),
         (&[("Authorization", "Bearer t")][..], false, "Bearer realm=\"crossway\", error=\"invalid_token\""),
         (&[("Authorization", "Bearer")][..], false, "Bearer realm=\"crossway\", error=\"invalid_token\""),
         (&[("Authorization", "Bearer a, Bearer b")][..], false, "Bearer realm=\"crossway\", error=\"invalid_token\""),
-        (
-            &[("Authorization", "Bearer a"), ("Authorization", "Bearer a")][..],
-            false,
-            "Bearer realm=\"crossway\", error=\"invalid_token\"",
-        ),
+        (&[("Authorization", "Bearer\ta")][..], false, "Bearer realm=\"crossway\", error=\"invalid_token\""),
+        (&[("Authorization", too_long.as_str())][..], false, "Bearer realm=\"crossway\", error=\"invalid_token\""),
     ] {
         let decision = setup.plugin.on_request(&mut request("GET", fields), &mut ctx()).await.unwrap();
         let (is_absent, reply) = match decision {
@@ -238,6 +236,39 @@ async fn challenges_are_those_of_rfc_6750() {
         assert_eq!(reply_values(&reply, "www-authenticate"), challenge, "{fields:?}");
     }
     assert_eq!(setup.asked(), 1, "what is no token is not asked about");
+}
+
+#[tokio::test]
+async fn a_request_carries_one_token() {
+    let setup = setup("", &json!({"active": true}));
+    let fields = |values: &[&str]| {
+        let mut req = request("GET", &[]);
+        for value in values {
+            req.append_header("Authorization", *value).unwrap();
+        }
+        req
+    };
+    let mut beside = fields(&["Bearer a"]);
+    beside.set_uri("/items/7?access_token=b".parse().unwrap());
+    for mut req in [
+        beside,
+        fields(&["Bearer a", "Bearer a"]),
+        fields(&["Bearer a", "Basic YTpi"]),
+        fields(&["Basic YTpi", "Bearer a"]),
+        fields(&["Basic YTpi", "Basic YTpi"]),
+    ] {
+        let mut ctx = ctx();
+        let Ok(Decision::Respond(reply)) = setup.plugin.on_request(&mut req, &mut ctx).await else { panic!("{req:?}") };
+        assert_eq!((reply.status.as_u16(), reply.code()), (400, Some("introspection_token_several")));
+        let challenge = reply_values(&reply, "www-authenticate");
+        assert_eq!(challenge, "Bearer realm=\"crossway\", error=\"invalid_request\"");
+        assert!(ctx.refusal.is_some());
+    }
+    assert_eq!(setup.asked(), 0);
+    let mut req = request("GET", &[]);
+    req.set_uri("/items/7?access_token=b".parse().unwrap());
+    let absent = setup.plugin.on_request(&mut req, &mut ctx()).await;
+    assert!(matches!(absent, Ok(Decision::Absent(_))), "a token of the query alone is not looked at");
 }
 
 #[tokio::test]
@@ -304,4 +335,40 @@ fn settings_that_cannot_hold_are_refused() {
     assert_eq!(with("consumer_claim: \"\""), "consumer_claim");
     assert_eq!(with("require: { scopes: { any: [\"a b\"] } }"), "require/scopes/any");
     assert_eq!(with("require: { scopes: { all: [\"\"] } }"), "require/scopes/all");
+}
+
+/// Counts, and remembers nothing.
+#[derive(Debug, Default)]
+struct Refusing(std::sync::atomic::AtomicUsize);
+
+#[async_trait]
+impl Fetch for Refusing {
+    async fn fetch(&self, _: Ask) -> Result<Told, NoAnswer> {
+        self.0.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        let body = Bytes::from_static(br#"{"active":false}"#);
+        Ok(Told { status: StatusCode::OK, headers: HeaderMap::new(), body })
+    }
+}
+
+#[tokio::test]
+async fn a_flood_of_bad_tokens_is_remembered_within_its_bound() {
+    let flood = flood();
+    // A quarter of them, if the bound that serves is not less.
+    let room = (u64::try_from(flood).unwrap() * u64::from(answer::BARE) / 4).min(REMEMBERED);
+    let config: Config = serde_yaml::from_str(
+        "{ url: \"http://idp.test/\", client_id: gw, client_secret: s, cache: { negative_ttl: 1h } }",
+    )
+    .unwrap();
+    let issuer = Arc::new(Refusing::default());
+    let deps = Deps { fetch: Arc::clone(&issuer) as Arc<dyn Fetch>, ..Deps::default() };
+    let plugin = config.introspector(&deps, room).unwrap();
+    for n in 0..flood {
+        let verdict = plugin.verdict(&format!("token-{n}")).await.unwrap();
+        assert!(verdict.caller.is_err());
+    }
+    assert_eq!(issuer.0.load(std::sync::atomic::Ordering::Relaxed), flood, "each was another one");
+    plugin.known.run_pending_tasks().await;
+    let (entries, bytes) = (plugin.known.entry_count(), plugin.known.weighted_size());
+    assert!(bytes <= room && entries * u64::from(answer::BARE) <= room, "{entries} entries, {bytes} bytes");
+    assert!(entries > 0, "some are remembered");
 }

@@ -124,7 +124,12 @@ fn oauth2_introspection() {
         assert_eq!(refused.header("www-authenticate"), Some(challenge), "{value}");
     }
     let twice = [("Authorization", "Bearer good"), ("Authorization", "Bearer good")];
-    gateway.send("GET /", &twice, b"").assert_problem(401, "introspection_token_invalid");
+    let beside = gateway.send("GET /?access_token=good", &[("Authorization", "Bearer good")], b"");
+    for several in [beside, gateway.send("GET /", &twice, b"")] {
+        several.assert_problem(400, "introspection_token_several");
+        let challenge = "Bearer realm=\"crossway\", error=\"invalid_request\"";
+        assert_eq!(several.header("www-authenticate"), Some(challenge));
+    }
     let weak = ask("Bearer weak");
     weak.assert_problem(403, "introspection_scope_missing");
     let challenge = "Bearer realm=\"crossway\", error=\"insufficient_scope\", scope=\"read\"";

@@ -142,6 +142,91 @@ fn only_the_configuration_reads_files_and_variables() {
     }
 }
 
+/// Names of what must not be compared byte by byte: the time would say how much of a guess is right.
+const SECRET: [&str; 7] = ["digest", "mac", "password", "secret", "sha256", "signature", "token"];
+/// Where such things are judged.
+const JUDGES: [&str; 8] = [
+    "gateway/src/admin/",
+    "gateway/src/cli/demo/",
+    "gateway/src/keys/",
+    "plugins/src/api_key/",
+    "plugins/src/basic/",
+    "plugins/src/hmac_signature/",
+    "plugins/src/jwt/",
+    "plugins/src/oauth2_introspection/",
+];
+/// Comparisons of such names that may stand there, and why.
+const HARMLESS: [(&str, &str); 2] = [
+    ("before != changed.record.sha256", "digests compare in constant time by their type"),
+    ("self.forward.token == TokenRule::Strip", "a setting"),
+];
+/// What judges secrets, and the call that does it in constant time.
+const CONSTANT: [(&str, &str); 6] = [
+    ("gateway/src/admin/guard.rs", ".ct_eq("),
+    ("gateway/src/cli/demo/issuer.rs", ".ct_eq("),
+    ("plugins/api/src/consumer.rs", ".ct_eq("),
+    ("plugins/src/basic/password.rs", ".verify_password("),
+    ("plugins/src/hmac_signature/mod.rs", ".ct_eq("),
+    ("plugins/src/jwt/provider.rs", "hmac::verify("),
+];
+
+/// The last names of the operands around each operator of a line that compares.
+fn compared(line: &str) -> Vec<String> {
+    let path = |c: char| c.is_alphanumeric() || "_.&*:()".contains(c);
+    let last = |operand: &str| {
+        let name = operand.trim_matches(['&', '*', '(', ')', '.']).rsplit(['.', ':']).next().unwrap_or_default();
+        name.trim_end_matches(['(', ')']).to_owned()
+    };
+    let mut names = Vec::new();
+    for operator in [" == ", " != ", ".eq(", ".starts_with(", ".ends_with("] {
+        for (at, _) in line.match_indices(operator) {
+            let (before, after) = (&line[..at], &line[at + operator.len()..]);
+            names.push(last(before.rsplit(|c| !path(c)).next().unwrap_or_default()));
+            names.push(last(after.split(|c| !path(c)).next().unwrap_or_default()));
+        }
+    }
+    names
+}
+
+fn compared_in_the_open(files: &[File]) -> Vec<String> {
+    let mut wrong = Vec::new();
+    for file in files.iter().filter(|file| !file.is_test() && JUDGES.iter().any(|place| file.path.starts_with(place))) {
+        for (at, line) in (1..).zip(file.code().lines()) {
+            let is_secret = compared(line).iter().any(|name| SECRET.contains(&name.as_str()));
+            if is_secret && !HARMLESS.iter().any(|(text, _)| line.contains(text)) {
+                wrong.push(format!("{}:{at}: {}", file.path, line.trim()));
+            }
+        }
+    }
+    wrong
+}
+
+#[test]
+fn secrets_are_compared_in_constant_time() {
+    for broken in [
+        "if token == expected {",
+        "let same = state.token != presented;",
+        "signed.signatures.iter().any(|one| one == &signature)",
+        "if self.secret() == *given {",
+        "wanted.eq(&signature)",
+        "if password.starts_with(guess) {",
+    ] {
+        assert_eq!(compared_in_the_open(&[File::made_up("plugins/src/basic/mod.rs", broken)]).len(), 1, "{broken}");
+    }
+    for good in ["if token.len() == 3 {", "if bool::from(token.ct_eq(&state.token)) {", "if kind == Kind::Token {"] {
+        assert_none(&compared_in_the_open(&[File::made_up("plugins/src/basic/mod.rs", good)]));
+    }
+    let files = rust();
+    assert_none(&compared_in_the_open(&files));
+    let has = |path: &str, text: &str| files.iter().any(|file| file.path == path && file.code().contains(text));
+    for (path, call) in CONSTANT {
+        assert!(has(path, call), "{path} does not call `{call}..)`");
+    }
+    for (text, why) in HARMLESS {
+        assert!(files.iter().any(|file| file.code().contains(text)), "`{text}` ({why}) is not there any more");
+    }
+}
+
 /// What is never left in code.
 fn left_over(files: &[File]) -> Vec<String> {
     let signs = ["todo!", "unimplemented!", "dbg!", "#[ignore", "thread::sleep"];

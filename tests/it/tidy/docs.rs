@@ -156,8 +156,8 @@ fn is_code(text: &str) -> bool {
 /// The codes that a file gives to refusals and faults: the first text among the arguments of what makes them.
 fn codes(file: &File) -> Vec<String> {
     let mut found = Vec::new();
-    for call in ["Refusal::bad(", "Refusal::new(", "problem(", "unauthorized(", "bearer::missing(", "bearer::invalid("]
-    {
+    let bearer = ["bearer::missing(", "bearer::invalid(", "bearer::several("];
+    for call in ["Refusal::bad(", "Refusal::new(", "problem(", "unauthorized("].into_iter().chain(bearer) {
         for rest in file.code().split(call).skip(1) {
             let arguments = rest.split(");").next().unwrap_or_default();
             let first = arguments.split('"').nth(1).unwrap_or_default();

@@ -2,11 +2,10 @@
 
 use std::{collections::VecDeque, sync::Arc};
 
-use anyhow::Context as _;
 use axum::{
     Json, Router,
     extract::{Path, Query, Request, State},
-    http::StatusCode,
+    http::{HeaderMap, StatusCode},
     middleware::{self, Next},
     response::{IntoResponse, Response},
     routing::get,
@@ -20,21 +19,13 @@ const MEMORY: usize = 100;
 /// What a backend received.
 type Received = Arc<Mutex<VecDeque<Value>>>;
 
-/// Starts a backend on a thread of its own; returns its address.
-pub(super) fn start(name: &'static str, pages: fn() -> Router) -> anyhow::Result<String> {
-    let socket = std::net::TcpListener::bind(("127.0.0.1", 0)).context("no free port")?;
-    socket.set_nonblocking(true)?;
-    let address = socket.local_addr()?.to_string();
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let serve = async move {
-        let received = Received::default();
-        let pages = pages()
-            .layer(middleware::from_fn_with_state(Arc::clone(&received), remember))
-            .route("/received", get(show).with_state(received));
-        axum::serve(tokio::net::TcpListener::from_std(socket)?, pages).await
-    };
-    std::thread::Builder::new().name(name.into()).spawn(move || runtime.block_on(serve))?;
-    Ok(address)
+/// Starts a backend; returns its address.
+pub(super) fn start(name: &str, pages: fn() -> Router) -> anyhow::Result<String> {
+    let received = Received::default();
+    let pages = pages()
+        .layer(middleware::from_fn_with_state(Arc::clone(&received), remember))
+        .route("/received", get(show).with_state(received));
+    super::serve::serve(name, |_| Ok(pages))
 }
 
 async fn remember(State(received): State<Received>, request: Request, next: Next) -> Response {
@@ -71,9 +62,12 @@ async fn customer(Path(id): Path<String>) -> Response {
         .into_response()
 }
 
-/// Invoices and clients.
+/// Invoices, clients and orders.
 pub(super) fn erp() -> Router {
-    Router::new().route("/invoices", get(invoices)).route("/invoices/clients", axum::routing::post(new_client))
+    Router::new()
+        .route("/invoices", get(invoices))
+        .route("/invoices/clients", axum::routing::post(new_client))
+        .route("/orders", get(orders).post(new_order))
 }
 
 async fn invoices(Query(query): Query<Vec<(String, String)>>) -> Json<Value> {
@@ -83,4 +77,15 @@ async fn invoices(Query(query): Query<Vec<(String, String)>>) -> Json<Value> {
 
 async fn new_client(Json(client): Json<Value>) -> (StatusCode, Json<Value>) {
     (StatusCode::CREATED, Json(json!({"clientIdentifier": "E-1001", "received": client})))
+}
+
+/// Says who asks, as the gateway has established it.
+async fn orders(headers: HeaderMap) -> Json<Value> {
+    let field = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
+    let caller = json!({"consumer": field("x-consumer-name"), "client": field("x-client-id")});
+    Json(json!({"caller": caller, "orders": [{"number": "7", "article": "A-7", "state": "shipped"}]}))
+}
+
+async fn new_order(Json(order): Json<Value>) -> (StatusCode, Json<Value>) {
+    (StatusCode::CREATED, Json(json!({"number": "8", "received": order})))
 }

@@ -302,3 +302,36 @@ fn a_key_of_small_order_verifies_what_nobody_has_signed() {
     let key = ring::signature::UnparsedPublicKey::new(&ring::signature::ED25519, identity);
     assert!(key.verify(b"anything", &forged).is_ok());
 }
+
+/// Tokens that are refused early, for their key and for their signature, each another one.
+#[tokio::test]
+async fn a_flood_of_bad_tokens_leaves_nothing_behind() {
+    let jwks = key_set(&["ES256"]).to_string();
+    let one = rsa_issuer(&json!({ "public_key": null, "jwks_file": jwks, "algorithms": ["ES256"] }));
+    let two = rsa_issuer(&json!({ "issuer": "two", "public_key": null, "secret": SECRET, "algorithms": ["HS256"] }));
+    let config: Config = serde_json::from_value(json!({ "issuers": [one, two] })).unwrap();
+    let deps = deps();
+    let guard = config.guard(&deps).unwrap();
+    let good = signed("HS256", r#"{"alg":"HS256"}"#, &claims(&json!({ "iss": "two" })).to_string());
+    assert!(guard.judge(&good).await.is_ok());
+    let body = |n: usize, iss: &str| b64(claims(&json!({ "iss": iss, "jti": n })).to_string());
+    let (es, hs) = (b64(r#"{"alg":"ES256","kid":"none of them"}"#), b64(r#"{"alg":"HS256"}"#));
+    let (long, short) = (b64([7; 64]), b64([7; 32]));
+    for n in 0..flood() {
+        let (token, why) = match n % 8 {
+            0..4 => (format!("{n}.x.y"), "not base64url"),
+            4 => (format!("{es}.{}.{long}", body(n, "three")), "an unknown issuer"),
+            5 => (format!("{es}.{}.{long}", body(n, ISSUER)), "no such key"),
+            _ => (format!("{hs}.{}.{short}", body(n, "two")), "the signature does not verify"),
+        };
+        match guard.judge(&token).await {
+            Err(Wrong::Invalid(reason)) if reason == why || n % 8 < 4 => {}
+            Err(Wrong::Invalid(reason)) => panic!("{reason}, not {why}: {token}"),
+            Err(Wrong::NoKeys(_)) | Ok(_) => panic!("{token}"),
+        }
+    }
+    assert_eq!(guard.cache.len(), 1, "the good one");
+    assert!(guard.judge(&good).await.is_ok());
+    let counted = |event| deps.metrics.counter("jwt", event).get();
+    assert_eq!((counted("verified"), counted("cached")), (1, 1));
+}

@@ -288,7 +288,7 @@ async fn no_token_is_not_a_bad_token() {
         assert_eq!((seen.reply().status.as_u16(), seen.code()), (401, "jwt_missing"));
         assert_eq!(reply_values(seen.reply(), "www-authenticate"), "Bearer realm=\"orders\"");
     }
-    for value in ["Bearer", "Bearer ", "bearer x", "BEARER x.y.z"] {
+    for value in ["Bearer", "Bearer ", "bearer x", "BEARER x.y.z", "Bearer\tx.y.z", "Bearer x, Bearer y"] {
         let seen = send(&plugin, request("GET", &[("Authorization", value)])).await;
         assert!(matches!(seen.result, Ok(Decision::Respond(_))), "{value}");
         assert_eq!(seen.code(), "jwt_invalid", "{value}");
@@ -322,6 +322,7 @@ async fn a_request_carries_one_token() {
         (with_target("/x", &[("Authorization", &bearer), ("Authorization", &bearer)]), "a field twice"),
         (with_target("/x", &[("Authorization", &bearer), ("Authorization", "Basic YTpi")]), "a field twice"),
         (with_target("/x", &[("Authorization", "Basic YTpi"), ("Authorization", &bearer)]), "a field twice"),
+        (with_target("/x", &[("Authorization", "Basic YTpi"), ("Authorization", "Digest x")]), "a field twice"),
         (with_target("/x", &[("Cookie", &cookie), ("Cookie", "at=x")]), "a cookie twice"),
         (with_target("/x?access_token=a&access%5Ftoken=b", &[]), "a parameter twice"),
         (with_target("/x", &[("X-Token", &good), ("X-Token", "")]), "a field twice"),
