@@ -24,8 +24,8 @@ use crate::{
     request::BodyFraming,
     snapshot::{HostRewrite, Target},
     upstream::{
-        Endpoint, Upstream,
-        exchange::{Answer, Payload, Prepare, Replay, Trace},
+        Answer, Endpoint, Upstream,
+        exchange::{Payload, Prepare, Replay, Trace},
     },
 };
 

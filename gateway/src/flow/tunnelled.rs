@@ -8,7 +8,7 @@ use pingora_http::ResponseHeader;
 use pingora_proxy::Session;
 
 use super::{Admitted, exchanged::response_phase, upgrade};
-use crate::{request, upstream::exchange::Answer};
+use crate::{request, upstream::Answer};
 
 /// Passes the switch on to the client, then everything that follows it. `idle` is how long neither side may say anything.
 pub(super) async fn run(

@@ -11,10 +11,10 @@ use std::{
 };
 
 use async_trait::async_trait;
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use crossway_plugin_api::Fault;
 use futures_util::FutureExt as _;
-use http::{HeaderValue, Method, StatusCode, Uri, header, uri};
+use http::{HeaderValue, StatusCode, Uri, header, uri};
 use pingora_core::{
     connectors::{
         ConnectorOptions,
@@ -24,7 +24,7 @@ use pingora_core::{
 };
 use pingora_http::{RequestHeader, ResponseHeader};
 
-use super::{Endpoint, Upstream, auth::Shown, fault, lease::Lease, peer, pool::InFlight, retry::Failed};
+use super::{Answer, Endpoint, Upstream, auth::Shown, fault, lease::Lease, peer, retry::Failed};
 
 /// Makes exchanges; one for the process, with its pool of connections.
 pub struct Exchange {
@@ -106,17 +106,6 @@ impl Trace {
     pub fn until(deadline: Instant) -> Self {
         Self { deadline, attempts: 0, endpoint: None, waited: Duration::ZERO }
     }
-}
-
-/// A response whose header, as the upstream sent it, has been taken: what follows.
-pub struct Answer {
-    /// The status.
-    pub status: StatusCode,
-    /// What the header says of the body's length.
-    pub declared_length: Option<u64>,
-    lease: Lease,
-    complete: bool,
-    _in_flight: InFlight,
 }
 
 impl Exchange {
@@ -262,10 +251,8 @@ impl Attempt<'_> {
         match self.talk(session, header, payload).await {
             Ok(head) => {
                 session.set_read_timeout(Some(timeouts.idle));
-                let declared_length =
-                    head.headers.get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse().ok());
-                let status = head.status;
-                Ok((head, Answer { status, declared_length, lease, complete: false, _in_flight: in_flight }))
+                let answer = Answer::new(&head, lease, in_flight);
+                Ok((head, answer))
             }
             Err(fault) => {
                 lease.end(false).await;
@@ -370,7 +357,7 @@ pub fn plain(head: &ResponseHeader) -> ResponseHeader {
 }
 
 /// No `async fn`, which would keep the work in memory twice.
-fn within<T>(deadline: Instant, work: impl Future<Output = T>) -> impl Future<Output = Result<T, Fault>> {
+pub(super) fn within<T>(deadline: Instant, work: impl Future<Output = T>) -> impl Future<Output = Result<T, Fault>> {
     tokio::time::timeout_at(deadline.into(), work).map(|done| done.map_err(|_| Fault::Deadline))
 }
 
@@ -386,62 +373,4 @@ pub fn to_http2(req: &mut RequestHeader, tls: bool) -> Result<(), Fault> {
     let target = Uri::builder().scheme(scheme).authority(authority).path_and_query(path).build();
     req.set_uri(target.map_err(|_| broken("a host"))?);
     Ok(())
-}
-
-impl Answer {
-    /// The next piece of the body; `None` at the end.
-    pub async fn next(&mut self) -> Result<Option<Bytes>, Fault> {
-        if self.complete {
-            return Ok(None);
-        }
-        let read = self.lease.session().read_response_body().await;
-        let piece = read.map_err(|e| fault::upstream(&e))?;
-        self.complete = piece.is_none() || self.lease.is_body_read()?;
-        Ok(piece)
-    }
-
-    /// After a 101: from here on the body is what the upstream says, without an end, and [`say`](Self::say) answers it.
-    pub fn become_tunnel(&mut self) {
-        let session = self.lease.session();
-        session.set_read_timeout(None);
-        if let HttpSession::H1(session) = session {
-            session.maybe_upgrade_body_writer();
-        }
-    }
-
-    /// Says something to the upstream in a tunnel.
-    pub async fn say(&mut self, bytes: Bytes) -> Result<(), Fault> {
-        self.lease.session().write_request_body(bytes, false).await.map_err(|e| fault::upstream(&e))
-    }
-
-    /// Closes the connection.
-    pub async fn close(self) {
-        self.lease.end(false).await;
-    }
-
-    /// Whether a response to `method` has a body at all (RFC 9110, section 6.4.1).
-    pub fn has_body(&self, method: &Method) -> bool {
-        *method != Method::HEAD && !matches!(self.status.as_u16(), 204 | 304)
-    }
-
-    /// The whole body, at most `max` bytes, by `deadline`.
-    pub async fn whole(&mut self, max: u64, deadline: Instant) -> Result<Bytes, Fault> {
-        if self.declared_length.is_some_and(|length| length > max) {
-            return Err(Fault::ResponseTooLarge { max });
-        }
-        let mut body = BytesMut::new();
-        while let Some(piece) = within(deadline, self.next()).await?? {
-            if (body.len() + piece.len()) as u64 > max {
-                return Err(Fault::ResponseTooLarge { max });
-            }
-            body.extend_from_slice(&piece);
-        }
-        Ok(body.freeze())
-    }
-
-    /// Gives the connection back to the pool, if the response is complete; closes it otherwise.
-    pub async fn finish(mut self) {
-        let complete = self.complete || self.lease.is_body_read().unwrap_or(false);
-        self.lease.end(complete).await;
-    }
 }
