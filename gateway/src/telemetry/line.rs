@@ -204,9 +204,8 @@ fn cut(text: &str) -> &str {
 /// Escapes as JSON (RFC 8259), and every control and bidirectional character with it, so that a line on a terminal is
 /// what it seems to be. Runs of plain characters are copied whole.
 fn escape(out: &mut Vec<u8>, text: &str) {
-    let plain = |b: u8| (b >= b' ') & (b < 0x7f) & (b != b'"') & (b != b'\\');
-    // Without a way out early, so that many bytes are looked at in one step.
-    if text.bytes().fold(true, |all, byte| all & plain(byte)) {
+    let plain = |b: u8| (b' '..0x7f).contains(&b) && b != b'"' && b != b'\\';
+    if text.bytes().all(plain) {
         return out.extend_from_slice(text.as_bytes());
     }
     for character in text.chars() {
