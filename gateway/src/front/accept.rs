@@ -57,7 +57,7 @@ impl fmt::Debug for Door {
     }
 }
 
-/// Serves the connections of one listener that the [`Door`] has let in.
+/// Serves the connections of one listener that the door has let in.
 pub struct Front {
     /// Address as configured: finds the listener in each configuration.
     pub address: String,
