@@ -83,7 +83,7 @@ fn frame(admitted: &Admitted, fields: &mut HeaderMap) {
 }
 
 /// The header as plain parts, with room for what is added here. Pingora keeps a second map with the case of the names,
-/// which costs more than all else that is done to a request; names go out in lower case instead (RFC 9110, section 5.1:
+/// which costs more than all else that is done to a request; it is left out (RFC 9110, section 5.1:
 /// their case means nothing).
 fn plain(req: &mut RequestHeader) -> Parts {
     const ADDED: usize = 12;

@@ -340,7 +340,7 @@ impl Attempt<'_> {
 }
 
 /// A copy with room for what is added to it. Pingora keeps a second map with the case of the names, which costs more than
-/// all else that is done to a response; names go out in lower case instead (RFC 9110, section 5.1).
+/// all else that is done to a response; it is left out (RFC 9110, section 5.1).
 pub fn plain(head: &ResponseHeader) -> ResponseHeader {
     const ADDED: usize = 8;
     let mut parts = http::Response::new(()).into_parts().0;
