@@ -20,7 +20,7 @@ const FRAMING: [&str; 9] = [
 ];
 
 /// Whether the gateway alone writes this field. An underscore counts as a hyphen: some servers take the two for one.
-pub(crate) fn is_framing(name: &HeaderName) -> bool {
+pub fn is_framing(name: &HeaderName) -> bool {
     FRAMING.contains(&hyphenated(name).as_str())
 }
 

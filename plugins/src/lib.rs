@@ -31,6 +31,8 @@ mod fields;
 mod hex;
 mod service;
 
+pub use fields::is_framing;
+
 /// The registry: a variant for each plugin, with its name in the configuration and its folder.
 macro_rules! registry {
     ($($(#[$doc:meta])* $variant:ident = $name:literal in $folder:ident,)*) => {

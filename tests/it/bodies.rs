@@ -6,7 +6,7 @@ use std::{
     time::Duration,
 };
 
-use crate::harness::{Answer, Connection, Gateway, Upstream, raw};
+use crate::harness::{Answer, Connection, Gateway, PATIENCE, Upstream, raw};
 
 fn config(address: &str, extra: &str) -> String {
     format!(
@@ -141,4 +141,24 @@ routes: [{{ name: all, match: {{ path: /x }}, upstream: back, plugins: [{{ api_k
         assert_eq!(connection.read("POST").unwrap().status, 401);
     }
     assert!(upstream.received().is_empty());
+}
+
+/// On the way to the final response (RFC 9110, section 15.2), together with it and before it.
+#[test]
+fn what_comes_before_a_final_response_is_passed_on() {
+    let early = "HTTP/1.1 103 Early Hints\r\nLink: </a.css>\r\n\r\nHTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nhi";
+    let upstream = Upstream::start(move |_| Answer::raw(early));
+    let gateway = Gateway::start(&format!(
+        "upstreams: {{ back: {{ endpoints: [{{ address: \"{}\" }}] }} }}
+routes: [{{ name: all, match: {{ path: \"/{{rest...}}\" }}, auth: none, upstream: back }}]\n",
+        upstream.address()
+    ));
+    for (version, passes) in [("1.1", true), ("1.0", false)] {
+        let request = format!("GET / HTTP/{version}\r\nHost: t\r\nConnection: close\r\n\r\n");
+        let (got, is_closed) = raw(&gateway.address(), request.as_bytes(), PATIENCE);
+        assert!(is_closed);
+        let got = got.to_lowercase();
+        assert_eq!(got.starts_with("http/1.1 103 early hints\r\nlink: </a.css>\r\n"), passes, "{got}");
+        assert!(got.contains("http/1.1 200 ok\r\n") && got.ends_with("\r\n\r\nhi"), "{got}");
+    }
 }

@@ -24,7 +24,7 @@ use crate::{
     request::BodyFraming,
     snapshot::{HostRewrite, Target},
     upstream::{
-        Answer, Endpoint, Upstream,
+        Answer, Endpoint, Interim, Upstream,
         exchange::{Payload, Prepare, Replay, Trace},
     },
 };
@@ -70,12 +70,14 @@ async fn send(
             let header = Base { base, admitted: &mut *admitted }.make(&UNNAMED)?;
             let mut ready = Ready { header, named_after_endpoint: is_named_after_endpoint(admitted) };
             let mut source = body::Downstream { session, admitted };
-            exchange.send(upstream, &mut ready, Payload::Stream(Replay::new(&mut source)), trace).await
+            let payload = Payload::Stream(Replay::new(&mut source));
+            exchange.send(upstream, &mut ready, payload, (trace, &Interim::default())).await
         }
         (whole, _) => {
             let mut prepare = Base { base, admitted };
             let payload = Payload::Whole(whole.unwrap_or_default());
-            unless_gone(session, pin!(exchange.send(upstream, &mut prepare, payload, trace))).await
+            let interim = Interim::default();
+            passing_on(session, pin!(exchange.send(upstream, &mut prepare, payload, (trace, &interim))), &interim).await
         }
     }
 }
@@ -89,6 +91,31 @@ where
         biased;
         done = &mut wait => done,
         _ = session.as_downstream_mut().read_body_or_idle(true) => Err(Fault::ClientGone),
+    }
+}
+
+/// The same for a final response, with what comes before it passed on (RFC 9110, section 15.2).
+async fn passing_on<T, W>(session: &mut Session, mut wait: Pin<&mut W>, interim: &Interim) -> Result<T, Fault>
+where
+    W: Future<Output = Result<T, Fault>>,
+{
+    loop {
+        let done = tokio::select! {
+            biased;
+            done = &mut wait => Some(done),
+            () = interim.come() => None,
+            _ = session.as_downstream_mut().read_body_or_idle(true) => return Err(Fault::ClientGone),
+        };
+        while let Some(mut head) = interim.take() {
+            // HTTP/1.0 does not know them.
+            if session.req_header().version != Version::HTTP_10 {
+                request::strip_hop_by_hop(&mut head);
+                session.write_response_header(Box::new(head), false).await.map_err(|_| Fault::ClientGone)?;
+            }
+        }
+        if let Some(done) = done {
+            return done;
+        }
     }
 }
 

@@ -3,7 +3,8 @@
 use std::{net::IpAddr, sync::Arc, time::Duration};
 
 use crossway_plugin_api::check_secure_url;
-use http::HeaderName;
+use crossway_plugins::is_framing;
+use http::{HeaderName, header};
 
 use super::Compiler;
 use crate::{
@@ -17,21 +18,6 @@ use crate::{
 
 /// Longest time for one request to a provider.
 const LONGEST: Duration = Duration::from_mins(1);
-/// Fields that frame the message or steer the connection (RFC 9110, sections 7.2, 7.6 and 8.6).
-const FRAMING: [&str; 11] = [
-    "host",
-    "content-length",
-    "transfer-encoding",
-    "connection",
-    "keep-alive",
-    "proxy-connection",
-    "te",
-    "trailer",
-    "upgrade",
-    "expect",
-    "via",
-];
-
 impl Compiler<'_> {
     /// How the gateway signs in at an upstream; `None` if it does not, or if something is wrong, which is reported.
     pub(super) fn identity(&mut self, pointer: &str, name: &str, config: &Config) -> Option<Identity> {
@@ -128,7 +114,7 @@ impl Compiler<'_> {
 
 /// Whether a field has another meaning that is the gateway's to give.
 fn is_reserved(name: &HeaderName) -> bool {
-    FRAMING.contains(&name.as_str().replace('_', "-").as_str()) || request::is_claim(name.as_str())
+    is_framing(name) || *name == header::EXPECT || *name == header::VIA || request::is_claim(name.as_str())
 }
 
 /// A scope (RFC 6749, section 3.3).

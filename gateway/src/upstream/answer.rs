@@ -1,14 +1,35 @@
-//! The response to an exchange, once its header has been taken.
+//! The response to an exchange: what comes before its header, and what follows it.
 
-use std::time::Instant;
+use std::{collections::VecDeque, task::Poll, time::Instant};
 
 use bytes::{Bytes, BytesMut};
 use crossway_plugin_api::Fault;
 use http::{Method, StatusCode, header};
+use parking_lot::Mutex;
 use pingora_core::protocols::http::client::HttpSession;
 use pingora_http::ResponseHeader;
 
 use super::{exchange::within, fault, lease::Lease, pool::InFlight};
+
+/// Responses on the way to the final one, such as 103 (RFC 9110, section 15.2), for whoever waits for that.
+#[derive(Default)]
+pub struct Interim(Mutex<VecDeque<ResponseHeader>>);
+
+impl Interim {
+    /// Resolves when there is one. To be polled right after the exchange that brings it: nothing else wakes.
+    pub async fn come(&self) {
+        std::future::poll_fn(|_| if self.0.lock().is_empty() { Poll::Pending } else { Poll::Ready(()) }).await;
+    }
+
+    pub(super) fn put(&self, head: ResponseHeader) {
+        self.0.lock().push_back(head);
+    }
+
+    /// Takes the first one.
+    pub fn take(&self) -> Option<ResponseHeader> {
+        self.0.lock().pop_front()
+    }
+}
 
 /// A response whose header, as the upstream sent it, has been taken: what follows.
 pub struct Answer {

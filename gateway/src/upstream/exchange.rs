@@ -24,7 +24,7 @@ use pingora_core::{
 };
 use pingora_http::{RequestHeader, ResponseHeader};
 
-use super::{Answer, Endpoint, Upstream, auth::Shown, fault, lease::Lease, peer, retry::Failed};
+use super::{Answer, Endpoint, Interim, Upstream, auth::Shown, fault, lease::Lease, peer, retry::Failed};
 
 /// Makes exchanges; one for the process, with its pool of connections.
 pub struct Exchange {
@@ -170,7 +170,7 @@ impl Exchange {
         upstream: &Upstream,
         prepare: &mut dyn Prepare,
         mut payload: Payload<'_>,
-        trace: &mut Trace,
+        (trace, interim): (&mut Trace, &Interim),
     ) -> Result<(ResponseHeader, Answer), Fault> {
         let deadline = trace.deadline;
         let mut failed_at = None;
@@ -184,7 +184,8 @@ impl Exchange {
             shown.write(&mut header)?;
             let method = header.method.clone();
             let started = Instant::now();
-            let mut attempt = Attempt { exchange: self, upstream, endpoint: &endpoint, deadline, reused: false };
+            let mut attempt =
+                Attempt { exchange: self, upstream, endpoint: &endpoint, interim, deadline, reused: false };
             let outcome = attempt.run(header, &mut payload).await;
             let ended = Instant::now();
             trace.waited += ended - started;
@@ -228,6 +229,7 @@ struct Attempt<'a> {
     exchange: &'a Arc<Exchange>,
     upstream: &'a Upstream,
     endpoint: &'a Arc<Endpoint>,
+    interim: &'a Interim,
     deadline: Instant,
     reused: bool,
 }
@@ -334,13 +336,17 @@ impl Attempt<'_> {
             if is_switch || !head.status.is_informational() {
                 return Ok(plain(head));
             }
+            // The gateway itself asks for bodies.
+            if head.status != StatusCode::CONTINUE {
+                self.interim.put(plain(head));
+            }
         }
         Err(Fault::UpstreamProtocol("too many interim responses".into()))
     }
 }
 
-/// A copy with room for what is added to it. Pingora keeps a second map with the case of the names, which costs more than
-/// all else that is done to a response; it is left out (RFC 9110, section 5.1).
+/// A copy with room for what is added to it. Pingora keeps a second map with the case of the names, which means
+/// nothing (RFC 9110, section 5.1); it is left out.
 pub fn plain(head: &ResponseHeader) -> ResponseHeader {
     const ADDED: usize = 8;
     let mut parts = http::Response::new(()).into_parts().0;

@@ -15,7 +15,7 @@ use std::{sync::Arc, time::Duration};
 
 use crate::{config::upstream::Timeouts, telemetry::metrics::UpstreamMetrics};
 
-pub use answer::Answer;
+pub use answer::{Answer, Interim};
 pub use pool::{Endpoint, Pool, Registry};
 
 /// A named pool with the rules of one configuration. The pool itself outlives configurations that do not change it.
