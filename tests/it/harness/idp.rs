@@ -15,7 +15,7 @@ use base64::{Engine as _, engine::general_purpose::STANDARD};
 use serde_json::Value;
 use tempfile::TempDir;
 
-use super::{PATIENCE, Response, client, eventually_within};
+use super::{Response, client, eventually};
 
 /// The provider; ended when dropped. It knows these clients, all of which may ask for client credentials and for the
 /// scopes `orders.read`, `orders.write` and `orders.admin` of the audience `orders-api`:
@@ -130,7 +130,7 @@ impl Idp {
             .spawn()
             .unwrap_or_else(|error| panic!("node: {error}"));
         let child = self.child.insert(child);
-        self.url = eventually_within(3 * PATIENCE, "the identity provider is ready", || {
+        self.url = eventually("the identity provider is ready", || {
             if let Some(status) = child.try_wait().unwrap() {
                 panic!("it ended with {status}: {}", std::fs::read_to_string(&errors).unwrap_or_default());
             }

@@ -31,13 +31,8 @@ pub use upstream::{Answer, Received, Upstream};
 pub const PATIENCE: Duration = Duration::from_secs(20);
 
 /// Waits until `ready` gives something, looking again and again; panics with `what` when it takes too long.
-pub fn eventually<T>(what: &str, ready: impl FnMut() -> Option<T>) -> T {
-    eventually_within(PATIENCE, what, ready)
-}
-
-/// The same for what takes longer, such as the start of a large program on a busy machine.
-pub fn eventually_within<T>(patience: Duration, what: &str, mut ready: impl FnMut() -> Option<T>) -> T {
-    let deadline = Instant::now() + patience;
+pub fn eventually<T>(what: &str, mut ready: impl FnMut() -> Option<T>) -> T {
+    let deadline = Instant::now() + PATIENCE;
     loop {
         if let Some(found) = ready() {
             return found;

@@ -1,7 +1,7 @@
 // An identity provider for tests: `node server.mjs PORT KEYS`. The line on standard output says that it listens,
 // and is its issuer. KEYS is a file: signing keys are read from it, or made and written to it where there is none.
 import { createServer } from 'node:http';
-import { generateKeyPairSync, randomUUID } from 'node:crypto';
+import { createPrivateKey, generateKeyPairSync, randomUUID } from 'node:crypto';
 import { existsSync, readFileSync, writeFileSync } from 'node:fs';
 import Provider from 'oidc-provider';
 
@@ -17,15 +17,26 @@ const tokens = {
   opaque: { format: 'opaque' },
 };
 
+// A private key, read again from its encoding: Node.js can hang for ever where a key that it has just made is exported
+// as JWK. The export holds the key's lock while it allocates, and the garbage collector then ends the job that made the
+// key, which wants the same lock.
+function makeKey(kind, options) {
+  const format = { type: 'pkcs8', format: 'der' };
+  const { privateKey } = generateKeyPairSync(kind, {
+    ...options, privateKeyEncoding: format, publicKeyEncoding: { type: 'spki', format: 'der' },
+  });
+  return createPrivateKey({ key: privateKey, ...format });
+}
+
 function makeKeys() {
   const made = [
-    ['RS256', generateKeyPairSync('rsa', { modulusLength: 2048 })],
-    ['PS256', generateKeyPairSync('rsa', { modulusLength: 2048 })],
-    ['ES256', generateKeyPairSync('ec', { namedCurve: 'P-256' })],
-    ['EdDSA', generateKeyPairSync('ed25519')],
+    ['RS256', makeKey('rsa', { modulusLength: 2048 })],
+    ['PS256', makeKey('rsa', { modulusLength: 2048 })],
+    ['ES256', makeKey('ec', { namedCurve: 'P-256' })],
+    ['EdDSA', makeKey('ed25519')],
   ];
-  return made.map(([alg, { privateKey }]) => ({
-    ...privateKey.export({ format: 'jwk' }), alg, use: 'sig', kid: `${alg}-${randomUUID()}`,
+  return made.map(([alg, key]) => ({
+    ...key.export({ format: 'jwk' }), alg, use: 'sig', kid: `${alg}-${randomUUID()}`,
   }));
 }
 
