@@ -18,7 +18,7 @@ use crate::{
     respond,
     router::{Found, Lookup},
     snapshot::{Route, Snapshot, Target},
-    upstream::auth::Shown,
+    upstream::Attempts,
 };
 
 /// What the router made of a request.
@@ -64,7 +64,8 @@ pub(super) fn admit(gateway: &Gateway, session: &mut Session) -> Result<(Admitte
         grpc: Call::native(req, req.version),
         encoder: None,
         attempt: Attempt::default(),
-        shown: Shown::default(),
+        upstream: None,
+        attempts: Attempts::default(),
         outcome: Log::default(),
         _in_flight: InFlightGauge::enter(&gateway.metrics.in_flight),
     };

@@ -39,7 +39,7 @@ pub(super) fn count(admitted: &mut Admitted, piece: usize) -> Result<(), Fault> 
 
 /// A client that is still sending when the request's time is over has been too slow.
 pub(super) fn check_deadline(admitted: &Admitted) -> Result<(), Fault> {
-    let sending = admitted.attempt.started.is_some();
+    let sending = admitted.attempts.current().is_some();
     let late = admitted.ctx.deadline.is_some_and(|deadline| Instant::now() >= deadline);
     match &admitted.grpc {
         _ if !(sending && late) => Ok(()),

@@ -24,14 +24,14 @@ use super::{
 };
 use crate::{
     request::{self, BodyFraming},
-    upstream::{Endpoint, Upstream, auth::Shown, exchange, fault, lease::Lease, pool::InFlight, retry::Failed},
+    upstream::{Asked, Endpoint, Upstream, exchange, fault, lease::Lease, pool::InFlight},
 };
 
 /// A call whose response header has come.
 struct Answered {
     head: ResponseHeader,
     lease: Lease,
-    _in_flight: InFlight,
+    _place: InFlight,
 }
 
 /// Makes the call, trying again as the upstream's rules say, and passes the answer on.
@@ -45,6 +45,7 @@ pub(super) async fn run(
     let deadline = admitted.ctx.deadline.unwrap_or_else(|| Instant::now() + upstream.timeouts.total);
     let has_body = !matches!(admitted.framing.body, BodyFraming::None | BodyFraming::Length(0));
     let mut upload = Upload::new(has_body);
+    admitted.attempts.deadline = Some(deadline);
     let answered = call(steps, session, admitted, &mut upload, (upstream, deadline)).await?;
     let mut passing = Passing { session, admitted, upload: &mut upload, idle: upstream.timeouts.idle };
     if let Err(fault) = passing.run(answered).await {
@@ -62,42 +63,24 @@ async fn call(
     upload: &mut Upload,
     (upstream, deadline): (&Upstream, Instant),
 ) -> Result<Answered, Fault> {
-    let mut failed_at = None;
-    let mut shown = Shown::default();
     loop {
-        shown.choose(upstream, deadline).await?;
-        let started = Instant::now();
-        if started >= deadline {
-            return Err(Fault::Deadline);
-        }
-        let endpoint = upstream.pool.next(failed_at).ok_or(Fault::NoEndpoint)?;
-        admitted.outcome.attempts += 1;
-        admitted.outcome.endpoint = Some(endpoint.address);
-        let mut attempt = Attempt { steps, upstream, endpoint: &endpoint, shown: &shown, deadline, reused: false };
-        let answered = attempt.run(session, admitted, upload).await;
-        let reused = attempt.reused;
-        admitted.outcome.upstream_wait += started.elapsed();
-        let failed = Failed {
-            attempts: admitted.outcome.attempts - shown.repeats(),
-            method: &session.req_header().method,
-            replayable: upload.is_replayable(),
-            reused,
-        };
-        let status = answered.as_ref().map(|answered| answered.head.status);
-        let is_final = exchange::settle(upstream, status, &failed, started.elapsed());
+        let (endpoint, place) = admitted.attempts.begin(upstream).await?;
+        let mut attempt = Attempt { steps, upstream, endpoint: &endpoint, deadline, reused: false };
+        let answered = attempt.run(session, admitted, upload, place).await;
+        let replayable = upload.is_replayable();
+        let asked = Asked { method: &session.req_header().method, replayable, reused: attempt.reused };
+        let again = admitted.attempts.settle(upstream, answered.as_ref().map(|answered| &answered.head), &asked);
         let refused = match &answered {
             Ok(answered) => {
                 let meant = grpc::meant(&answered.head);
-                shown.is_refused(upstream, meant, failed.replayable, deadline).await
+                admitted.attempts.is_refused(upstream, meant, replayable).await
             }
             Err(_) => false,
         };
-        if is_final && !refused {
+        if !again && !refused {
             return answered;
         }
-        upstream.metrics.retried.inc();
         upload.rewind();
-        failed_at = Some(endpoint.address);
     }
 }
 
@@ -105,7 +88,6 @@ struct Attempt<'a> {
     steps: &'a Steps,
     upstream: &'a Upstream,
     endpoint: &'a Arc<Endpoint>,
-    shown: &'a Shown,
     deadline: Instant,
     reused: bool,
 }
@@ -117,13 +99,13 @@ impl Attempt<'_> {
         session: &mut Session,
         admitted: &mut Admitted,
         upload: &mut Upload,
+        place: InFlight,
     ) -> Result<Answered, Fault> {
-        let in_flight = self.endpoint.enter();
         let exchange = &self.steps.gateway.exchange;
         let (mut lease, reused) = exchange.connect(self.upstream, self.endpoint, self.deadline).await?;
         self.reused = reused;
         let mut req = outgoing(session, admitted, self.endpoint)?;
-        self.shown.write(&mut req)?;
+        admitted.attempts.sign(&mut req)?;
         let stream = lease.http2()?;
         stream.write_request_header(Box::new(req), upload.is_over()).map_err(|e| fault::upstream(&e))?;
         upload.begin(stream.take_request_body_writer());
@@ -147,7 +129,7 @@ impl Attempt<'_> {
         }
         let head = stream.response_header().cloned();
         let head = head.ok_or_else(|| Fault::Internal("no response header".into()))?;
-        Ok(Answered { head, lease, _in_flight: in_flight })
+        Ok(Answered { head, lease, _place: place })
     }
 }
 
@@ -178,7 +160,7 @@ enum Piece {
 
 impl Passing<'_> {
     async fn run(&mut self, answered: Answered) -> Result<(), Fault> {
-        let Answered { head, mut lease, _in_flight } = answered;
+        let Answered { head, mut lease, _place } = answered;
         let ended = lease.is_body_read()?;
         let head = self.head(head)?;
         self.write(HttpTask::Header(Box::new(head), ended)).await?;

@@ -24,8 +24,8 @@ use crate::{
     request::BodyFraming,
     snapshot::{HostRewrite, Target},
     upstream::{
-        Answer, Endpoint, Interim, Upstream,
-        exchange::{Payload, Prepare, Replay, Trace},
+        Answer, Attempts, Endpoint, Interim, Upstream,
+        exchange::{Payload, Prepare, Replay},
     },
 };
 
@@ -37,11 +37,10 @@ pub(super) async fn run(
     upstream: &Arc<Upstream>,
 ) -> Result<Next, Fault> {
     let deadline = admitted.ctx.deadline.unwrap_or_else(|| Instant::now() + upstream.timeouts.total);
-    let mut trace = Trace::until(deadline);
-    let sent = send(steps, session, admitted, upstream, &mut trace).await;
-    admitted.outcome.upstream_wait = trace.waited;
-    admitted.outcome.attempts = trace.attempts;
-    admitted.outcome.endpoint = trace.endpoint;
+    let mut attempts = std::mem::take(&mut admitted.attempts);
+    attempts.deadline = Some(deadline);
+    let sent = send(steps, session, admitted, upstream, &mut attempts).await;
+    admitted.attempts = attempts;
     let (head, answer) = sent?;
     if answer.status == StatusCode::SWITCHING_PROTOCOLS {
         let idle = admitted.route.as_ref().and_then(|route| route.websocket);
@@ -58,7 +57,7 @@ async fn send(
     session: &mut Session,
     admitted: &mut Admitted,
     upstream: &Upstream,
-    trace: &mut Trace,
+    attempts: &mut Attempts,
 ) -> Result<(ResponseHeader, Answer), Fault> {
     let mut base = outbound::copy(session.req_header());
     request::strip_request_hop_by_hop(&mut base.headers);
@@ -71,13 +70,14 @@ async fn send(
             let mut ready = Ready { header, named_after_endpoint: is_named_after_endpoint(admitted) };
             let mut source = body::Downstream { session, admitted };
             let payload = Payload::Stream(Replay::new(&mut source));
-            exchange.send(upstream, &mut ready, payload, (trace, &Interim::default())).await
+            exchange.send(upstream, &mut ready, payload, (attempts, &Interim::default())).await
         }
         (whole, _) => {
             let mut prepare = Base { base, admitted };
             let payload = Payload::Whole(whole.unwrap_or_default());
             let interim = Interim::default();
-            passing_on(session, pin!(exchange.send(upstream, &mut prepare, payload, (trace, &interim))), &interim).await
+            passing_on(session, pin!(exchange.send(upstream, &mut prepare, payload, (attempts, &interim))), &interim)
+                .await
         }
     }
 }

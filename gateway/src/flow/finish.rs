@@ -8,7 +8,6 @@ use pingora_proxy::Session;
 
 use super::{Admitted, Flight, Steps, upgrade::answered};
 use crate::{
-    snapshot::Target,
     telemetry::{
         access_log::{Entry, protocol},
         metrics::NO_ROUTE,
@@ -36,7 +35,7 @@ impl Steps {
         };
         let metrics = in_air.route.as_ref().map_or(&in_air.snapshot.no_route, |route| &route.metrics);
         let gateway = in_air.outcome.answered.map(|answered: Instant| {
-            answered.saturating_duration_since(in_air.started).saturating_sub(in_air.outcome.upstream_wait)
+            answered.saturating_duration_since(in_air.started).saturating_sub(in_air.attempts.waited)
         });
         metrics.record(outcome.status, duration, gateway);
         in_air.chain.on_done(&outcome, &in_air.ctx, in_air.entered);
@@ -47,10 +46,7 @@ impl Steps {
 
     fn log(&self, session: &Session, in_air: &Admitted, outcome: &Outcome) {
         let req = session.req_header();
-        let upstream = in_air.route.as_ref().and_then(|route| match &route.target {
-            Target::Upstream { upstream, .. } if in_air.outcome.attempts > 0 => Some(upstream),
-            _ => None,
-        });
+        let upstream = in_air.upstream.as_ref().filter(|_| in_air.attempts.made > 0);
         let detail = in_air.outcome.fault.as_ref().map(ToString::to_string);
         // Where the request was let through after all, the reason is of no interest.
         let refusal = outcome.code.and(in_air.ctx.refusal.as_deref());
@@ -70,10 +66,10 @@ impl Steps {
             grpc_status: in_air.grpc.as_ref().and_then(|call| call.status),
             detail: detail.as_deref().or(refusal),
             consumer: in_air.ctx.consumer.as_ref().map(|consumer| consumer.name()),
-            upstream: upstream.map(|upstream| (&*upstream.name, in_air.outcome.endpoint)),
-            attempts: in_air.outcome.attempts,
+            upstream: upstream.map(|upstream| (&*upstream.name, in_air.attempts.endpoint)),
+            attempts: in_air.attempts.made,
             duration: outcome.duration,
-            upstream_duration: in_air.outcome.upstream_wait,
+            upstream_duration: in_air.attempts.waited,
             request_bytes: outcome.request_bytes,
             response_bytes: outcome.response_bytes,
         });

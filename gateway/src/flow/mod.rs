@@ -14,11 +14,7 @@ mod streamed;
 mod tunnelled;
 mod upgrade;
 
-use std::{
-    net::IpAddr,
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::{net::IpAddr, sync::Arc, time::Instant};
 
 use bytes::Bytes;
 use crossway_plugin_api::{Ctx, Fault};
@@ -30,7 +26,7 @@ use crate::{
     front::Conn,
     request::Framing,
     snapshot::{ListenerState, Route, Snapshot},
-    upstream::{Endpoint, auth::Shown, pool::InFlight},
+    upstream::{Attempts, Upstream, pool::InFlight},
 };
 
 pub use grpc::trailers::clean as clean_trailers;
@@ -75,26 +71,22 @@ pub struct Admitted {
     pub grpc: Option<grpc::Call>,
     /// Compresses the response, on the stream way.
     pub encoder: Option<Encoder>,
+    /// The upstream that it goes to, once that is known.
+    pub upstream: Option<Arc<Upstream>>,
+    /// The attempts to reach it.
+    pub attempts: Attempts,
     /// The attempt being made on the stream way.
     pub attempt: Attempt,
-    /// What it shows to the upstream.
-    pub shown: Shown,
     /// What is logged and counted at the end.
     pub outcome: Log,
     _in_flight: InFlightGauge,
 }
 
-/// The attempts to reach an upstream on the stream way.
+/// An attempt on the stream way.
 #[derive(Default)]
 pub struct Attempt {
-    /// Attempts made, the current one included.
-    pub count: u32,
-    /// The endpoint of the current attempt.
-    pub endpoint: Option<Arc<Endpoint>>,
-    /// Its place among the requests at that endpoint.
-    pub in_flight: Option<InFlight>,
-    /// When it began.
-    pub started: Option<Instant>,
+    /// Its place among the requests at its endpoint, which lasts to the end of the answer.
+    pub place: Option<InFlight>,
     /// Whether its connection had served a request before.
     pub reused: bool,
     /// Whether it ended in a status that is to be tried again.
@@ -110,16 +102,10 @@ pub struct Log {
     pub fault: Option<Fault>,
     /// The status meant by an answer that says it in another way.
     pub meant: Option<http::StatusCode>,
-    /// Time spent waiting for upstreams.
-    pub upstream_wait: Duration,
     /// When the response header was ready.
     pub answered: Option<Instant>,
     /// Body bytes that came from the client.
     pub request_bytes: u64,
-    /// The last endpoint tried.
-    pub endpoint: Option<std::net::SocketAddr>,
-    /// Attempts made.
-    pub attempts: u32,
 }
 
 /// Keeps the gauge of requests in flight right, even over a panic.

@@ -19,7 +19,7 @@ pub(super) fn prepare(
     endpoint_name: &HeaderValue,
 ) -> Result<(), Fault> {
     let route = admitted.route.clone().ok_or_else(|| Fault::Internal("an upstream without a route".into()))?;
-    let Target::Upstream { upstream, path, host } = &route.target else {
+    let (Target::Upstream { path, host, .. }, Some(upstream)) = (&route.target, admitted.upstream.clone()) else {
         return Err(Fault::Internal("an upstream that the route does not have".into()));
     };
     let mut parts = plain(req);

@@ -101,6 +101,7 @@ impl Steps {
                 Ok(Next::Reply(redirected(reply, to, &admitted.ctx, session)?))
             }
             Target::Upstream { upstream, .. } => {
+                admitted.upstream = Some(Arc::clone(upstream));
                 if let Err(reply) = upgrade::check(session, admitted, &route) {
                     return Ok(Next::Reply(reply));
                 }
@@ -178,7 +179,9 @@ impl Admitted {
             None => None,
         };
         let total = now + total;
-        self.ctx.deadline = Some(asked.map_or(total, |asked| asked.min(total)));
+        let deadline = asked.map_or(total, |asked| asked.min(total));
+        self.ctx.deadline = Some(deadline);
+        self.attempts.deadline = Some(deadline);
         Ok(())
     }
 

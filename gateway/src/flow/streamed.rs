@@ -16,8 +16,7 @@ use super::{Admitted, Attempt, Flight, Steps, body, outbound, upgrade::answered}
 use crate::{
     front::Cut,
     request::{self, BodyFraming},
-    snapshot::Target,
-    upstream::{Upstream, exchange, fault, peer, retry::Failed},
+    upstream::{Asked, Upstream, exchange, fault, peer},
 };
 
 /// Carries a fault of ours through Pingora's error type.
@@ -33,23 +32,9 @@ fn admitted(flight: &mut Flight) -> Result<&mut Admitted> {
 }
 
 impl Admitted {
-    fn upstream(&self) -> Option<Arc<Upstream>> {
-        match &self.route.as_ref()?.target {
-            Target::Upstream { upstream, .. } => Some(Arc::clone(upstream)),
-            _ => None,
-        }
-    }
-
-    /// When the response header must be there.
-    fn deadline(&self, upstream: &Upstream) -> Instant {
-        self.ctx.deadline.unwrap_or_else(|| Instant::now() + upstream.timeouts.total)
-    }
-
     /// Ends the current attempt's account: time waited, place at the endpoint.
     fn end_attempt(&mut self) {
-        if let Some(started) = self.attempt.started.take() {
-            self.outcome.upstream_wait += started.elapsed();
-        }
+        self.attempts.leave();
         self.conn.answer_by(None);
     }
 
@@ -64,35 +49,18 @@ impl Steps {
     /// The endpoint of the next attempt.
     pub async fn peer(&self, flight: &mut Flight) -> Result<Box<HttpPeer>> {
         let Some(in_air) = flight.admitted() else { return Err(Error::new(ErrorType::InternalError)) };
-        let Some(upstream) = in_air.upstream() else { return Err(Error::new(ErrorType::InternalError)) };
-        let until = in_air.deadline(&upstream);
-        if let Err(fault) = in_air.shown.choose(&upstream, until).await {
-            return Err(carried(flight, fault));
-        }
-        let now = Instant::now();
-        if in_air.ctx.deadline.is_some_and(|d| d <= now) {
-            return Err(carried(flight, Fault::Deadline));
-        }
-        let failed = in_air.attempt.endpoint.as_ref().map(|e| e.address);
-        let Some(endpoint) = upstream.pool.next(failed) else { return Err(carried(flight, Fault::NoEndpoint)) };
-        if in_air.attempt.count > 0 {
-            upstream.metrics.retried.inc();
-        }
+        let Some(upstream) = in_air.upstream.clone() else { return Err(Error::new(ErrorType::InternalError)) };
+        let (endpoint, place) = match in_air.attempts.begin(&upstream).await {
+            Ok(begun) => begun,
+            Err(fault) => return Err(carried(flight, fault)),
+        };
         if in_air.body.is_none() {
             // What was kept of the body is passed on, and counted, once more.
             in_air.outcome.request_bytes = 0;
         }
-        in_air.outcome.attempts += 1;
-        in_air.outcome.endpoint = Some(endpoint.address);
-        let left = in_air.ctx.deadline.map_or(Duration::MAX, |d| d.saturating_duration_since(now));
+        let left = in_air.ctx.deadline.map_or(Duration::MAX, |d| d.saturating_duration_since(Instant::now()));
         let peer = peer::for_attempt(&endpoint.peer, &upstream.timeouts, left);
-        in_air.attempt = Attempt {
-            count: in_air.attempt.count + 1,
-            in_flight: Some(endpoint.enter()),
-            endpoint: Some(endpoint),
-            started: Some(now),
-            ..Attempt::default()
-        };
+        in_air.attempt = Attempt { place: Some(place), ..Attempt::default() };
         in_air.outcome.fault = None;
         in_air.conn.answer_by(in_air.ctx.deadline);
         Ok(Box::new(peer))
@@ -101,18 +69,18 @@ impl Steps {
     /// The request as the endpoint gets it.
     pub fn upstream_request(&self, req: &mut RequestHeader, flight: &mut Flight) -> Result<()> {
         let in_air = admitted(flight)?;
-        if in_air.upstream().is_some_and(|upstream| upstream.http2) && req.version != Version::HTTP_2 {
+        if in_air.upstream.clone().is_some_and(|upstream| upstream.http2) && req.version != Version::HTTP_2 {
             // Pingora would go on in HTTP/1.1 with an endpoint that has not agreed to HTTP/2.
             return Err(Error::explain(ErrorType::ConnectError, fault::NOT_HTTP2).into_up());
         }
-        let endpoint = in_air.attempt.endpoint.clone();
+        let endpoint = in_air.attempts.current().cloned();
         let Some(endpoint) = endpoint else { return Err(Error::new(ErrorType::InternalError)) };
         let prepared = outbound::prepare(in_air, req, &endpoint.authority);
-        if let Err(fault) = prepared.and_then(|()| in_air.shown.write(req)) {
+        if let Err(fault) = prepared.and_then(|()| in_air.attempts.sign(req)) {
             return Err(carried(flight, fault));
         }
         let in_air = admitted(flight)?;
-        if let (BodyFraming::None, Some(upstream)) = (in_air.framing.body, in_air.upstream()) {
+        if let (BodyFraming::None, Some(upstream)) = (in_air.framing.body, in_air.upstream.clone()) {
             in_air.await_header(&upstream);
         }
         Ok(())
@@ -140,8 +108,8 @@ impl Steps {
         }
         let in_air = admitted(flight)?;
         if end
-            && in_air.attempt.started.is_some()
-            && let Some(upstream) = in_air.upstream()
+            && in_air.attempts.current().is_some()
+            && let Some(upstream) = in_air.upstream.clone()
         {
             in_air.await_header(&upstream);
         }
@@ -163,17 +131,12 @@ impl Steps {
             let fault = Fault::UpstreamProtocol("a protocol switch that nobody asked for".into());
             return Err(carried(flight, fault));
         }
-        let Some(upstream) = in_air.upstream() else { return Ok(()) };
-        upstream.metrics.answered.inc();
-        if let Some(started) = in_air.attempt.started {
-            upstream.metrics.seconds.observe(started.elapsed().as_secs_f64());
-        }
-        in_air.end_attempt();
-        let failed = failed(session, in_air);
-        let again = upstream.retry.after_status(res.status, &failed);
-        let (replayable, until) = (failed.replayable, in_air.deadline(&upstream));
-        let refused = in_air.shown.is_refused(&upstream, res.status, replayable, until).await;
-        if (again || refused) && in_time(in_air) {
+        let Some(upstream) = in_air.upstream.clone() else { return Ok(()) };
+        in_air.conn.answer_by(None);
+        let asked = asked(session, &in_air.attempt);
+        let again = in_air.attempts.settle(&upstream, Ok(res), &asked);
+        let refused = in_air.attempts.is_refused(&upstream, res.status, asked.replayable).await;
+        if again || refused {
             in_air.attempt.refused_status = true;
             let mut error = Error::explain(ErrorType::HTTPStatus(res.status.as_u16()), "tried again");
             error.set_retry(true);
@@ -237,10 +200,9 @@ impl Steps {
 
     fn try_again(session: &Session, flight: &mut Flight, fault: &Fault) -> bool {
         let Some(in_air) = flight.admitted() else { return false };
-        let Some(upstream) = in_air.upstream() else { return false };
-        upstream.metrics.failed.inc();
-        in_air.end_attempt();
-        upstream.retry.after_fault(fault, &failed(session, in_air)) && in_time(in_air)
+        let Some(upstream) = in_air.upstream.clone() else { return false };
+        in_air.conn.answer_by(None);
+        in_air.attempts.settle(&upstream, Err(fault), &asked(session, &in_air.attempt))
     }
 
     /// What ended a request: the fault to answer with.
@@ -260,18 +222,12 @@ impl Steps {
     }
 }
 
-fn failed<'a>(session: &'a Session, in_air: &Admitted) -> Failed<'a> {
-    let attempt = &in_air.attempt;
-    Failed {
-        attempts: attempt.count - in_air.shown.repeats(),
+fn asked<'a>(session: &'a Session, attempt: &Attempt) -> Asked<'a> {
+    Asked {
         method: &session.req_header().method,
         replayable: !session.as_downstream().retry_buffer_truncated(),
         reused: attempt.reused,
     }
-}
-
-fn in_time(in_air: &Admitted) -> bool {
-    in_air.ctx.deadline.is_none_or(|d| Instant::now() < d)
 }
 
 /// The connection and the flight know more than Pingora's error says.

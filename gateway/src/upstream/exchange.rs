@@ -5,7 +5,6 @@
 
 use std::{
     future::Future,
-    net::SocketAddr,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -24,7 +23,7 @@ use pingora_core::{
 };
 use pingora_http::{RequestHeader, ResponseHeader};
 
-use super::{Answer, Endpoint, Interim, Upstream, auth::Shown, fault, lease::Lease, peer, retry::Failed};
+use super::{Answer, Asked, Attempts, Endpoint, Interim, Upstream, fault, lease::Lease, peer, pool::InFlight};
 
 /// Makes exchanges; one for the process, with its pool of connections.
 pub struct Exchange {
@@ -88,26 +87,6 @@ pub trait Prepare: Send {
     fn header(&mut self, endpoint: &Endpoint) -> Result<RequestHeader, Fault>;
 }
 
-/// The time given to the attempts, and what the caller learns of them, however they end.
-#[derive(Debug, Clone, Copy)]
-pub struct Trace {
-    /// When the response header must be there.
-    pub deadline: Instant,
-    /// Attempts made.
-    pub attempts: u32,
-    /// The last endpoint tried.
-    pub endpoint: Option<SocketAddr>,
-    /// Time from the attempts' starts to their response headers or ends.
-    pub waited: Duration,
-}
-
-impl Trace {
-    /// Nothing tried yet.
-    pub fn until(deadline: Instant) -> Self {
-        Self { deadline, attempts: 0, endpoint: None, waited: Duration::ZERO }
-    }
-}
-
 impl Exchange {
     /// Shares nothing but the settings with Pingora's own connector.
     pub fn new(options: &ConnectorOptions) -> Arc<Self> {
@@ -164,63 +143,32 @@ impl Exchange {
     }
 
     /// Sends a request to the upstream, trying again as its rules say, and returns when a response header is there.
-    /// `trace.deadline` bounds everything up to that point.
+    /// The deadline of `attempts` bounds everything up to that point.
     pub async fn send(
         self: &Arc<Self>,
         upstream: &Upstream,
         prepare: &mut dyn Prepare,
         mut payload: Payload<'_>,
-        (trace, interim): (&mut Trace, &Interim),
+        (attempts, interim): (&mut Attempts, &Interim),
     ) -> Result<(ResponseHeader, Answer), Fault> {
-        let deadline = trace.deadline;
-        let mut failed_at = None;
-        let mut shown = Shown::default();
+        let deadline = *attempts.deadline.get_or_insert_with(|| Instant::now() + upstream.timeouts.total);
         loop {
-            shown.choose(upstream, deadline).await?;
-            let endpoint = upstream.pool.next(failed_at).ok_or(Fault::NoEndpoint)?;
-            trace.attempts += 1;
-            trace.endpoint = Some(endpoint.address);
+            let (endpoint, place) = attempts.begin(upstream).await?;
             let mut header = prepare.header(&endpoint)?;
-            shown.write(&mut header)?;
+            attempts.sign(&mut header)?;
             let method = header.method.clone();
-            let started = Instant::now();
             let mut attempt =
                 Attempt { exchange: self, upstream, endpoint: &endpoint, interim, deadline, reused: false };
-            let outcome = attempt.run(header, &mut payload).await;
-            let ended = Instant::now();
-            trace.waited += ended - started;
-            let failed = Failed {
-                attempts: trace.attempts - shown.repeats(),
-                method: &method,
-                replayable: payload.is_replayable(),
-                reused: attempt.reused,
-            };
-            let status = outcome.as_ref().map(|(head, _)| head.status);
-            let is_final = settle(upstream, status, &failed, ended - started);
-            let refused = match status {
-                Ok(status) => shown.is_refused(upstream, status, failed.replayable, deadline).await,
+            let outcome = attempt.run(header, &mut payload, place).await;
+            let asked = Asked { method: &method, replayable: payload.is_replayable(), reused: attempt.reused };
+            let again = attempts.settle(upstream, outcome.as_ref().map(|(head, _)| head), &asked);
+            let refused = match &outcome {
+                Ok((head, _)) => attempts.is_refused(upstream, head.status, asked.replayable).await,
                 Err(_) => false,
             };
-            if (is_final && !refused) || ended >= deadline {
+            if !again && !refused {
                 return outcome;
             }
-            upstream.metrics.retried.inc();
-            failed_at = Some(endpoint.address);
-        }
-    }
-}
-
-/// Counts the attempt that came to this status or fault; whether that is final.
-pub fn settle(upstream: &Upstream, outcome: Result<StatusCode, &Fault>, failed: &Failed<'_>, took: Duration) -> bool {
-    match outcome {
-        Ok(status) => {
-            upstream.metrics.answered.inc();
-            upstream.metrics.seconds.observe(took.as_secs_f64());
-            !upstream.retry.after_status(status, failed)
-        }
-        Err(fault) => {
-            upstream.metrics.failed.inc();
-            !upstream.retry.after_fault(fault, failed)
         }
     }
 }
@@ -239,9 +187,9 @@ impl Attempt<'_> {
         &mut self,
         mut header: RequestHeader,
         payload: &mut Payload<'_>,
+        place: InFlight,
     ) -> Result<(ResponseHeader, Answer), Fault> {
         let timeouts = self.upstream.timeouts;
-        let in_flight = self.endpoint.enter();
         let (mut lease, reused) = self.exchange.connect(self.upstream, self.endpoint, self.deadline).await?;
         self.reused = reused;
         if self.upstream.http2 {
@@ -253,7 +201,7 @@ impl Attempt<'_> {
         match self.talk(session, header, payload).await {
             Ok(head) => {
                 session.set_read_timeout(Some(timeouts.idle));
-                let answer = Answer::new(&head, lease, in_flight);
+                let answer = Answer::new(&head, lease, place);
                 Ok((head, answer))
             }
             Err(fault) => {

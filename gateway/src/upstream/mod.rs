@@ -1,6 +1,7 @@
 //! Named pools of endpoints: who is next, how a connection is made, what is tried again.
 
 mod answer;
+pub mod attempts;
 pub mod auth;
 pub mod balance;
 pub mod dns;
@@ -16,6 +17,7 @@ use std::{sync::Arc, time::Duration};
 use crate::{config::upstream::Timeouts, telemetry::metrics::UpstreamMetrics};
 
 pub use answer::{Answer, Interim};
+pub use attempts::{Asked, Attempts};
 pub use pool::{Endpoint, Pool, Registry};
 
 /// A named pool with the rules of one configuration. The pool itself outlives configurations that do not change it.
