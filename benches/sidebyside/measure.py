@@ -4,14 +4,16 @@ import contextlib
 import json
 import subprocess
 
-from . import Failure, note
+from . import Failure, bearer, note
 from .processes import cpu_seconds, load_command, rss_kib, settled_rss_kib, started_proxy
 
 
-def measure(name, child, run, scenario, env, options):
-    """One proxy in one round."""
+def measure(name, child, run, scenario, env, options, index):
+    """One proxy in the round with this index."""
     seconds, connections = str(options.seconds), str(options.connections)
     command = load_command(env, "load", run, scenario, "--seconds", seconds, "--connections", connections)
+    if scenario.bearer == "new":
+        command += ["--bearers", str(bearer.new_tokens(env, index))]
     before = cpu_seconds(child.pid)
     done = subprocess.run(command, capture_output=True, text=True, timeout=options.seconds + 30, check=False)
     if done.returncode != 0 or child.poll() is not None:
@@ -31,11 +33,11 @@ def run_rounds(names, scenario, env, options):
         for index in range(options.rounds):
             for name in names[index % len(names) :] + names[: index % len(names)]:
                 note(f"round {index + 1} of {options.rounds}{' (warm-up)' if index == 0 else ''}: {name}")
-                results[name]["rounds"].append(measure(name, *started[name], scenario, env, options))
+                results[name]["rounds"].append(measure(name, *started[name], scenario, env, options, index))
         for name, (child, _) in started.items():
             results[name]["rss_kib"] = rss_kib(child.pid)
     for name, (_, run) in started.items():
-        if scenario["proxies"][name].access_log:
+        if scenario.proxies[name].access_log:
             results[name]["logged"] = count_lines(run.dir / "access.log")
     return results
 

@@ -105,20 +105,31 @@ def wait_ready(child, name, urls, output, headers=()):
     return answer[0]
 
 
+def status(url):
+    """The status of an answer to a request that carries nothing."""
+    try:
+        get(url, [])
+    except urllib.error.HTTPError as error:
+        return error.code
+    return 200
+
+
 @contextlib.contextmanager
 def started_proxy(name, scenario, env):
     """A proxy that is ready and does what its row says."""
-    proxy = scenario["proxies"][name]
+    proxy = scenario.proxies[name]
     directory = pathlib.Path(tempfile.mkdtemp(prefix=f"{name}-", dir=env["dir"]))
     port, admin = free_ports(2)
-    run = Run(dir=directory, bin=env["bin"], origin=env["origin"], port=port, admin=admin, tls=scenario["tls"])
+    run = Run(dir=directory, bin=env["bin"], origin=env["origin"], port=port, admin=admin, tls=scenario.tls)
     if run.tls and not run.certificate.exists():
         subprocess.run([env["bin"]["crossway-peers"], "certificate", "--folder", run.certificate.parent], check=True)
     output = directory / "output"
     with process(proxy.start(run), PROXY_CORE, output) as child:
         urls = [f"http://127.0.0.1:{admin}{proxy.ready_path}"] if proxy.ready_path else []
         urls.append(f"{'https' if run.tls else 'http'}://{run.listen}{PROBE_PATH}")
-        headers = wait_ready(child, name, urls, output, scenario["request_headers"])
+        headers = wait_ready(child, name, urls, output, request_headers(scenario, env))
+        if proxy.refuses and status(urls[-1]) != 401:
+            raise Failure(f"{name} lets a request without a token pass: its row would not be true")
         for field in proxy.response_headers:
             if field not in headers:
                 raise Failure(f"{name} does not set {field}: its row would not be true")
@@ -140,5 +151,12 @@ def load_command(env, kind, run, scenario, *more):
     if run.tls:
         command += ["--authority", str(run.certificate)]
     if kind == "load":
-        command += scenario["load"]
-    return command + [part for header in scenario["request_headers"] for part in ("--header", header)]
+        command += scenario.load
+    if scenario.bearer != "new" or kind != "load":
+        command += [part for header in request_headers(scenario, env) for part in ("--header", header)]
+    return command
+
+
+def request_headers(scenario, env):
+    """What each request carries: tokens that are new each time the load puts in itself."""
+    return [f"Authorization: Bearer {env['token']}"] if scenario.bearer else []

@@ -1,4 +1,4 @@
-"""The proxies that are compared, one entry each, and the scenarios they are compared in."""
+"""The proxies that only pass on, one entry each."""
 
 import dataclasses
 import os
@@ -17,6 +17,7 @@ class Proxy:
     ready_path: str = ""  # asked on the admin port; without it the first right answer counts
     response_headers: tuple = ()  # must be in every answer: proof that the proxy does what `does` says
     access_log: bool = False
+    refuses: bool = False  # whether a request without a token is answered 401
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,12 +36,17 @@ class Run:
         return f"127.0.0.1:{self.port}"
 
     @property
+    def shared(self):
+        """The folder of what all proxies share."""
+        return self.dir.parent
+
+    @property
     def certificate(self):
-        return self.dir.parent / "certificate.pem"
+        return self.shared / "certificate.pem"
 
     @property
     def key(self):
-        return self.dir.parent / "key.pem"
+        return self.shared / "key.pem"
 
 
 def start_bare(run):
@@ -51,7 +57,8 @@ def start_bare(run):
     ]
 
 
-def start_crossway(run):
+def crossway(run, plugins=""):
+    """Crossway with these plugins of its route; without them the route takes everybody."""
     config = run.dir / "crossway.yaml"
     pair = f'{{ cert: "{run.certificate}", key: "${{file:{run.key}}}" }}'
     tls = f", http2: false, tls: {{ certificates: [{pair}] }}" if run.tls else ""
@@ -69,7 +76,7 @@ upstreams:
 routes:
   - name: all
     match: {{ path: "/{{rest...}}" }}
-    auth: none
+    {f"plugins: {plugins}" if plugins else "auth: none"}
     upstream: origin
 """)
     return [run.bin["crossway"], "run", "-c", str(config)]
@@ -99,25 +106,14 @@ http {{
     return [run.bin["nginx"], "-e", f"{run.dir}/nginx.err", "-c", str(config)]
 
 
-CROSSWAY = Proxy(
-    does="route, request id, response header, access log, metrics",
-    start=start_crossway,
-    ready_path="/readyz",
-    response_headers=("X-Gateway", "X-Request-Id"),
-    access_log=True,
-)
 PROXIES = {
-    "crossway": CROSSWAY,
+    "crossway": Proxy(
+        does="route, request id, response header, access log, metrics",
+        start=crossway,
+        ready_path="/readyz",
+        response_headers=("X-Gateway", "X-Request-Id"),
+        access_log=True,
+    ),
     "bare": Proxy(does="Pingora 0.9.1, proxying only", start=start_bare),
     "nginx": Proxy(does="proxying only, access log off", start=start_nginx),
-}
-
-# A scenario is a name, the header fields that its requests carry, the arguments that the load gets, and the proxies that
-# take part in it.
-SCENARIOS = {
-    "proxy": {"request_headers": [], "load": [], "tls": False, "proxies": PROXIES},
-    # HTTP/1.1 over TLS 1.3, ECDSA P-256, on connections that are kept.
-    "tls": {"request_headers": [], "load": [], "tls": True, "proxies": PROXIES},
-    # The same with a full handshake for each request.
-    "handshakes": {"request_headers": [], "load": ["--reconnect"], "tls": True, "proxies": PROXIES},
 }

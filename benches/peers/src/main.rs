@@ -5,6 +5,7 @@ mod bare;
 mod certificate;
 mod load;
 mod origin;
+mod tokens;
 
 use clap::{Parser, Subcommand};
 
@@ -27,6 +28,8 @@ enum Program {
     Certificate(certificate::Settings),
     /// A server with one small answer.
     Origin(origin::Settings),
+    /// Bearer tokens, one in a line.
+    Tokens(tokens::Settings),
     /// Keep-alive connections that each send the next request when they have the answer to the last.
     Load(load::Settings),
     /// Connections that each make one request and then stay idle until standard input ends.
@@ -38,6 +41,7 @@ fn main() -> anyhow::Result<()> {
     let _ = rustls::crypto::ring::default_provider().install_default();
     match Arguments::parse().program {
         Program::Certificate(settings) => certificate::run(&settings),
+        Program::Tokens(settings) => tokens::run(&settings),
         Program::Bare(settings) => bare::run(&settings),
         Program::Origin(settings) => origin::run(&settings),
         Program::Load(settings) => load::run(settings),

@@ -16,6 +16,9 @@ use crate::{
 /// Largest response taken.
 const MAX_RESPONSE: usize = 64 << 10;
 
+/// What stands before a bearer token.
+pub(crate) const AUTHORIZATION: &str = "Authorization: Bearer ";
+
 /// The bytes of a request, with the place of its number.
 #[derive(Clone)]
 pub(crate) struct Request {
@@ -41,6 +44,16 @@ impl Request {
         Ok(Self { bytes: text.into_bytes(), number_at })
     }
 
+    /// Puts another bearer token in the place of the one it has, which must be as long.
+    fn bearer(&mut self, token: &str) -> anyhow::Result<()> {
+        let (before, token) = (AUTHORIZATION.as_bytes(), token.as_bytes());
+        let at = self.bytes.windows(before.len()).position(|part| part == before).context("no bearer token")?;
+        let rest = &mut self.bytes[at + before.len()..];
+        ensure!(rest.get(token.len()..).is_some_and(|after| after.starts_with(b"\r\n")), "a token of another length");
+        rest[..token.len()].copy_from_slice(token);
+        Ok(())
+    }
+
     fn number(&mut self, number: &[u8; DIGITS]) -> &[u8] {
         self.bytes[self.number_at..self.number_at + DIGITS].copy_from_slice(number);
         &self.bytes
@@ -58,6 +71,11 @@ impl Client {
     /// Opens a connection.
     pub(crate) async fn connect(dialer: &Dialer, request: Request) -> anyhow::Result<Self> {
         Ok(Self { stream: dialer.connect().await?, request, input: Vec::with_capacity(2048) })
+    }
+
+    /// Shows this bearer token from now on.
+    pub(crate) fn show(&mut self, token: &str) -> anyhow::Result<()> {
+        self.request.bearer(token)
     }
 
     /// Makes a request and verifies the answer: 200, and the body for this very number. `false` if the server said that
@@ -146,5 +164,16 @@ mod tests {
         assert!(text.starts_with("GET /customers/C-0000000005 HTTP/1.1\r\nHost: 127.0.0.1:80\r\n"), "{text}");
         assert!(text.ends_with("\r\nX-Key: abc\r\n\r\n"), "{text}");
         assert!(Request::new(host, &["X-Key: a\r\nb: c".into()]).is_err());
+        assert!(request.bearer("xyz").is_err());
+    }
+
+    #[test]
+    fn a_token_takes_the_place_of_another() {
+        let host = SocketAddr::from(([127, 0, 0, 1], 80));
+        let mut request = Request::new(host, &[format!("{AUTHORIZATION}abc")]).unwrap();
+        request.bearer("xyz").unwrap();
+        let text = String::from_utf8(request.number(&answer::digits(5)).to_vec()).unwrap();
+        assert!(text.ends_with("\r\nAuthorization: Bearer xyz\r\n\r\n"), "{text}");
+        assert!(request.bearer("longer").is_err() && request.bearer("xy").is_err());
     }
 }

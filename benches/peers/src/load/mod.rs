@@ -10,13 +10,14 @@ use std::{
     io::Write as _,
     net::SocketAddr,
     path::PathBuf,
+    sync::Arc,
     time::{Duration, Instant},
 };
 
 use serde_json::json;
 use tokio::task::JoinSet;
 
-use client::{Client, Request};
+use client::{AUTHORIZATION, Client, Request};
 use histogram::Histogram;
 use wire::Dialer;
 
@@ -48,6 +49,10 @@ pub(crate) struct Settings {
     /// A further request header field, written `Name: value`. Can be given more than once.
     #[arg(long = "header")]
     headers: Vec<String>,
+    /// A file with a bearer token in each line, all of the same length: each request carries the next, and the load ends
+    /// after the last.
+    #[arg(long)]
+    bearers: Option<PathBuf>,
 }
 
 /// Puts the load on the proxy and prints one line of JSON: requests answered as they should be, errors (with the first
@@ -102,13 +107,18 @@ impl Tally {
 }
 
 async fn all(settings: Settings) -> anyhow::Result<Tally> {
-    let request = Request::new(settings.target, &settings.headers)?;
+    let bearers = settings.bearers.as_deref().map(std::fs::read_to_string).transpose()?;
+    let bearers: Option<Arc<[String]>> = bearers.map(|text| text.lines().map(str::to_owned).collect());
+    let mut headers = settings.headers;
+    headers.extend(bearers.iter().flat_map(|all| all.first()).map(|token| format!("{AUTHORIZATION}{token}")));
+    let request = Request::new(settings.target, &headers)?;
     let dialer = Dialer::new(settings.target, settings.authority.as_deref())?;
     let end = Instant::now() + Duration::try_from_secs_f64(settings.seconds)?;
     let mut loops = JoinSet::new();
     for index in 0..settings.connections {
         let numbers = (index..).step_by(usize::try_from(settings.connections)?);
-        let plan = Plan { dialer: dialer.clone(), request: request.clone(), reconnect: settings.reconnect, end };
+        let (dialer, request, bearers) = (dialer.clone(), request.clone(), bearers.clone());
+        let plan = Plan { dialer, request, bearers, reconnect: settings.reconnect, end };
         loops.spawn(bounded(plan, numbers));
     }
     let mut total = Tally::new();
@@ -122,6 +132,7 @@ async fn all(settings: Settings) -> anyhow::Result<Tally> {
 struct Plan {
     dialer: Dialer,
     request: Request,
+    bearers: Option<Arc<[String]>>,
     reconnect: bool,
     end: Instant,
 }
@@ -143,10 +154,14 @@ async fn requests(plan: &Plan, numbers: impl Iterator<Item = u64>, tally: &mut T
         if started >= plan.end || tally.errors >= MAX_ERRORS {
             return;
         }
-        let result = match &mut open {
-            Some(client) => client.exchange(number).await,
-            None => first(plan, &mut open, number).await,
+        let bearer = match &plan.bearers {
+            None => None,
+            Some(all) => match usize::try_from(number).ok().and_then(|at| all.get(at)) {
+                Some(bearer) => Some(bearer.as_str()),
+                None => return,
+            },
         };
+        let result = exchange(plan, &mut open, number, bearer).await;
         let now = Instant::now();
         match result {
             Ok(lasts) => {
@@ -168,7 +183,14 @@ async fn requests(plan: &Plan, numbers: impl Iterator<Item = u64>, tally: &mut T
     }
 }
 
-/// Opens the connection and makes its first request.
-async fn first(plan: &Plan, open: &mut Option<Client>, number: u64) -> anyhow::Result<bool> {
-    open.insert(Client::connect(&plan.dialer, plan.request.clone()).await?).exchange(number).await
+/// Makes a request, on a new connection where none is open.
+async fn exchange(plan: &Plan, open: &mut Option<Client>, number: u64, bearer: Option<&str>) -> anyhow::Result<bool> {
+    let client = match open {
+        Some(client) => client,
+        None => open.insert(Client::connect(&plan.dialer, plan.request.clone()).await?),
+    };
+    if let Some(bearer) = bearer {
+        client.show(bearer)?;
+    }
+    client.exchange(number).await
 }
