@@ -2,7 +2,7 @@
 
 use std::{collections::HashMap, sync::Arc};
 
-use crossway_plugin_api::{PluginConfig as _, config::parse_method};
+use crossway_plugin_api::{Needs, PluginConfig as _, config::parse_method};
 use http::Method;
 
 use super::{Compiler, below};
@@ -96,8 +96,10 @@ impl Compiler<'_> {
         (self.bounded(pointer, &format!("the route `{}`", route.name), links), is_whole)
     }
 
-    /// A plugin that judges callers stands behind one that says who is calling: before it, it would refuse everybody.
+    /// A plugin that judges callers stands behind one that says who is calling, and says so in the request phase: before
+    /// it, it would refuse everybody.
     fn check_callers(&mut self, pointer: &str, route: &RouteConfig, links: &[Placed]) {
+        let tells = |needs: &Needs| needs.authenticates && !needs.authenticates_late;
         let mut is_known = false;
         for Placed { place, link } in links {
             let needs = link.plugin.needs();
@@ -108,14 +110,18 @@ impl Compiler<'_> {
                 if !place.starts_with(&format!("{pointer}/")) {
                     diagnostic = diagnostic.also(sources, &format!("{pointer}/name"), "on this route");
                 }
-                let help = match (route.auth, links.iter().any(|placed| placed.link.plugin.needs().authenticates)) {
+                let all: Vec<Needs> = links.iter().map(|placed| placed.link.plugin.needs()).collect();
+                let help = match (route.auth, all.iter().any(tells)) {
+                    _ if all.iter().any(|needs| needs.authenticates_late) && !all.iter().any(tells) => {
+                        "the plugin that authenticates here looks at the body, which comes after this: put one such as `api_key` before it"
+                    }
                     (_, true) => "put it behind the plugin that authenticates",
                     (Some(_), false) => "take `auth: none` away, and put a plugin such as `api_key` before it",
                     (None, false) => "put a plugin such as `api_key` before it",
                 };
                 self.add(place, diagnostic.help(help));
             }
-            is_known |= needs.authenticates;
+            is_known |= tells(&needs);
         }
     }
 

@@ -21,6 +21,8 @@ pub struct Needs {
     pub done: bool,
     /// This plugin establishes who is calling: with one of these a route needs no `auth: none`.
     pub authenticates: bool,
+    /// It does so when the body is there: in the request phase nobody knows yet.
+    pub authenticates_late: bool,
     /// This plugin judges a caller: one that authenticates must stand before it.
     pub caller: bool,
     /// Path parameters it reads: every route it stands on must have them.

@@ -234,6 +234,7 @@ impl Plugin for Verifier {
             request_body: Some(BodyNeed::any(self.max_body)),
             upstream_request: true,
             authenticates: true,
+            authenticates_late: true,
             ..Needs::default()
         }
     }
