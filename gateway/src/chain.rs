@@ -40,6 +40,8 @@ pub struct Chain {
     done: u64,
     /// Whether some link establishes who is calling, without a condition.
     pub authenticates: bool,
+    /// Whether some link may establish who is calling before the request's body is read.
+    pub knows_callers: bool,
     /// Whether some link looks at the client's certificate.
     pub client_certificate: bool,
     /// Whether some link establishes who is calling by the request's body, and so only where the request goes upstream.
@@ -82,6 +84,7 @@ impl Chain {
                 .iter()
                 .zip(&needs)
                 .any(|(l, n)| n.authenticates && l.required && l.when.is_none() && l.on_error == OnError::Reject),
+            knows_callers: needs.iter().any(|n| n.authenticates && n.request_body.is_none()),
             authenticates_by_body: needs.iter().any(|n| n.authenticates && n.request_body.is_some()),
             client_certificate: needs.iter().any(|n| n.client_certificate),
             answers: links.iter().zip(&needs).any(|(l, n)| n.answers && l.when.is_none()),

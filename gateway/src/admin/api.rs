@@ -1,5 +1,7 @@
 //! The pages of the admin listener.
 
+use std::time::Instant;
+
 use axum::{
     Extension, Json, Router,
     extract::State as From,
@@ -14,8 +16,8 @@ use super::{State, audit, guard};
 use crate::{
     certificate::{self, Facts},
     reload::Outcome,
-    snapshot::{Snapshot, Target, Way},
-    upstream::auth::Identity,
+    snapshot::{Destination, Snapshot, SplitTarget, Target, Way},
+    upstream::{Endpoint, Pool, Upstream, auth::Identity},
 };
 
 /// All pages; `/healthz` and `/readyz` without a token.
@@ -77,7 +79,18 @@ async fn metrics(From(state): From<State>) -> Response {
     // Gathering thousands of series takes milliseconds: not on a worker that serves requests.
     let metrics = std::sync::Arc::clone(&state.gateway.metrics);
     metrics.issued_keys.set(i64::try_from(state.gateway.keys.count()).unwrap_or(i64::MAX));
-    match tokio::task::spawn_blocking(move || metrics.render()).await {
+    let snapshot = state.gateway.snapshot.load_full();
+    let render = move || {
+        let endpoints = |(name, upstream): (_, &std::sync::Arc<Upstream>)| {
+            let shown = |e: std::sync::Arc<Endpoint>| (name, e.address.to_string(), e.state.in_flight());
+            upstream.pool.endpoints().into_iter().map(shown).collect::<Vec<_>>()
+        };
+        let in_force: Vec<_> =
+            snapshot.upstreams.iter().map(|(name, upstream)| (name.as_str(), upstream)).flat_map(endpoints).collect();
+        metrics.endpoints(&in_force);
+        metrics.render()
+    };
+    match tokio::task::spawn_blocking(render).await {
         Ok(text) => ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], text).into_response(),
         Err(_) => problem(StatusCode::INTERNAL_SERVER_ERROR, "internal_error", "The metrics cannot be gathered."),
     }
@@ -139,20 +152,26 @@ fn routes(snapshot: &Snapshot) -> Vec<Value> {
             Way::Exchange(why) => ("exchange", Some(why)),
         };
         let upstream = match &route.target {
-            Target::Upstream { upstream, .. } => Some(upstream.name.to_string()),
+            Target::Upstream { to: Destination::One(upstream), .. } => Some(upstream.name.to_string()),
+            _ => None,
+        };
+        let split: Option<Vec<_>> = match &route.target {
+            Target::Upstream { to: to @ Destination::Split(_), .. } => {
+                let shown = |target: &SplitTarget| json!({"upstream": *target.upstream.name, "weight": target.weight});
+                Some(to.targets().iter().map(shown).collect())
+            }
             _ => None,
         };
         let plugins: Vec<_> =
             route.chain.links().iter().map(|link| json!({"plugin": link.name, "id": link.id.as_deref()})).collect();
-        json!({"name": *route.name, "way": way, "why": why, "upstream": upstream, "plugins": plugins})
+        json!({"name": *route.name, "way": way, "why": why, "upstream": upstream, "split": split, "plugins": plugins})
     };
     snapshot.router.values().map(shown).collect()
 }
 
 fn upstreams(snapshot: &Snapshot) -> Vec<Value> {
-    let endpoint = |(address, in_flight): (std::net::SocketAddr, usize)| json!({"address": address.to_string(), "in_flight": in_flight});
     let shown = |(name, upstream): (&String, &std::sync::Arc<crate::upstream::Upstream>)| {
-        let endpoints: Vec<_> = upstream.pool.endpoints().into_iter().map(endpoint).collect();
+        let endpoints: Vec<_> = upstream.pool.endpoints().iter().map(|e| endpoint(&upstream.pool, e)).collect();
         let auth = upstream.auth.as_ref().map(|identity| {
             let left = match identity {
                 Identity::Tokens(tokens) => tokens.left().map(|left| left.as_secs()),
@@ -163,6 +182,22 @@ fn upstreams(snapshot: &Snapshot) -> Vec<Value> {
         json!({"name": name, "endpoints": endpoints, "auth": auth})
     };
     snapshot.upstreams.iter().map(shown).collect()
+}
+
+fn endpoint(pool: &Pool, endpoint: &Endpoint) -> Value {
+    let now = Instant::now();
+    let share = pool.slow_start().map(|window| endpoint.state.warmth.share(now, window)).filter(|share| *share < 1.0);
+    let slow_start = share.map(|share| {
+        let since = endpoint.state.warmth.age(now).unwrap_or_default();
+        json!({"seconds": since.as_secs(), "share": share})
+    });
+    json!({
+        "address": endpoint.address.to_string(),
+        "in_flight": endpoint.state.in_flight(),
+        "weight": endpoint.weight,
+        "priority": endpoint.priority.0,
+        "slow_start": slow_start,
+    })
 }
 
 /// Reloads and says how it ended: 200, or 422 with the located errors.

@@ -10,6 +10,7 @@ use jsonschema::{PatternOptions, ValidationError, Validator, error::ValidationEr
 use serde_json::Value;
 
 use super::{
+    balance::On,
     entry::CORE_KEYS,
     error::Diagnostic,
     explain,
@@ -36,7 +37,8 @@ pub(super) fn format_check(name: &str) -> Option<FormatCheck> {
 
 fn all_formats() -> impl Iterator<Item = (&'static str, FormatCheck)> {
     let retry: (&str, FormatCheck) = (RetryOn::FORMAT, RetryOn::check);
-    formats().into_iter().chain([retry])
+    let on: (&str, FormatCheck) = (On::FORMAT, |text| On::parse(text).map(drop));
+    formats().into_iter().chain([retry, on])
 }
 
 fn validator() -> &'static Validator {

@@ -1,6 +1,7 @@
 //! The configuration as users write it. The only place that reads files or the environment.
 
 pub mod admin;
+pub mod balance;
 mod check;
 pub mod compression;
 pub mod consumer;
@@ -24,6 +25,7 @@ pub mod runtime;
 mod scalar;
 mod schema;
 mod sources;
+pub mod split;
 pub mod store;
 pub mod telemetry;
 pub mod tls;

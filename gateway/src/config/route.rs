@@ -6,7 +6,7 @@ use crossway_plugin_api::config::{FieldName, Glob, HumanDuration, Network};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{entry::PluginEntry, limits::RouteLimits};
+use super::{entry::PluginEntry, limits::RouteLimits, split::Split};
 
 /// Which requests to take, what to do with them, and where to send them.
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
@@ -29,6 +29,8 @@ pub struct Route {
     pub without: Vec<String>,
     /// Where requests go. Not needed with `redirect`, or where a plugin always answers.
     pub upstream: Option<String>,
+    /// Several upstreams in place of one, by shares or by conditions.
+    pub split: Option<Split>,
     /// Changes to the request on its way to the upstream.
     pub rewrite: Option<Rewrite>,
     /// Answer with a redirect in place of an upstream.
@@ -151,7 +153,7 @@ pub enum EncodedSlashes {
     Keep,
 }
 
-/// A condition on a plugin entry: all that is given must hold; a list holds when one of its items does.
+/// A condition on a plugin entry, or on a target of a `split`: all that is given must hold; a list holds when one of its items does.
 #[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct When {
@@ -166,4 +168,9 @@ pub struct When {
     pub query: BTreeMap<String, Glob>,
     /// Networks the client's address is in.
     pub client: Vec<Network>,
+    /// Groups of the consumer. Known behind a plugin that authenticates only.
+    pub groups: Vec<String>,
+    /// Claims of the caller's token, by name or path, and the values they must have; of a claim that is a list, one of its
+    /// items. Known behind a plugin that authenticates only.
+    pub claims: BTreeMap<String, Glob>,
 }

@@ -11,10 +11,22 @@ pub struct Runtime {
     /// Worker threads; 0 for one per core. Fixed at start.
     #[schemars(range(max = 1024))]
     pub threads: u32,
+    /// Who is asked for the names of endpoints.
+    pub dns: Dns,
     /// How the process ends on SIGTERM.
     pub drain: Drain,
     /// Replacing the program without losing a connection. Fixed at start.
     pub upgrade: Option<Upgrade>,
+}
+
+/// Who is asked for the names of endpoints.
+#[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Dns {
+    /// Name servers: an address, with a port where it is not 53, such as `10.0.0.2` or `127.0.0.1:5353`; up to 8. Default:
+    /// those of the system (`/etc/resolv.conf`). The hosts file counts in any case.
+    #[schemars(length(max = 8))]
+    pub servers: Vec<String>,
 }
 
 /// Replacing the program without losing a connection.

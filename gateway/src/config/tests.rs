@@ -103,7 +103,7 @@ fn a_valid_configuration_is_read_with_its_references() {
     let config = &loaded.config;
     assert_eq!(config.admin.as_ref().unwrap().token.expose(), "a-token-of-some-length");
     assert_eq!((config.runtime.threads, config.upstreams["erp"].endpoints[0].weight), (3, 7));
-    assert_eq!(config.upstreams["crm"].endpoints[0].address, "erp-1.internal:80");
+    assert_eq!(config.upstreams["crm"].endpoints[0].address.as_deref(), Some("erp-1.internal:80"));
     assert_eq!(config.chains["fixed"][0].id.as_deref(), Some("answer"));
     assert!(!format!("{loaded:?}").contains("a-token"));
     assert!(load_here("").is_ok() && load_here("# nothing\n").is_ok() && load_here("--- {}\n").is_ok());

@@ -4,7 +4,11 @@ use crossway_plugin_api::config::{HumanDuration, StatusSet};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{tls::KeyPair, upstream_auth::UpstreamAuth};
+use super::{
+    balance::{Balance, Sticky},
+    tls::KeyPair,
+    upstream_auth::UpstreamAuth,
+};
 
 /// A named pool of endpoints that serve the same thing.
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
@@ -22,6 +26,11 @@ pub struct Upstream {
     /// How the next endpoint is chosen.
     #[serde(default)]
     pub balance: Balance,
+    /// Clients come back to the endpoint that has served them. Default: they do not.
+    pub sticky: Option<Sticky>,
+    /// How long an endpoint that is new, or available again, gets less than its share: a tenth at first, and more in
+    /// proportion to the time. From 1 s to 1 h. Default: it has its whole share at once.
+    pub slow_start: Option<HumanDuration>,
     /// How long each step may take.
     #[serde(default)]
     pub timeouts: Timeouts,
@@ -38,11 +47,19 @@ pub struct Upstream {
 #[serde(deny_unknown_fields)]
 pub struct Endpoint {
     /// Host and port, such as `erp-1.internal:8443`. A name is resolved in the background; all its addresses are used.
-    pub address: String,
-    /// Share of the requests, relative to the other endpoints.
+    pub address: Option<String>,
+    /// The name of a service in place of an address, such as `_http._tcp.erp.internal` (SRV, RFC 2782): hosts, ports,
+    /// weights and priorities are those of its records.
+    pub srv: Option<String>,
+    /// Share of the requests, relative to the other endpoints of its priority. 0 drains it: it gets only the requests of
+    /// clients that its `sticky` cookie brings.
     #[serde(default = "one")]
-    #[schemars(range(min = 1, max = 65_535))]
+    #[schemars(range(max = 65_535))]
     pub weight: u16,
+    /// Endpoints with a higher number get requests only while none with a lower one is available.
+    #[serde(default)]
+    #[schemars(range(max = 127))]
+    pub priority: u8,
 }
 
 fn one() -> u16 {
@@ -60,15 +77,6 @@ pub struct UpstreamTls {
     pub server_name: String,
     /// The certificate that the gateway presents to the endpoints (mTLS). Default: none.
     pub client: Option<KeyPair>,
-}
-
-/// How the next endpoint is chosen.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, Serialize, JsonSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum Balance {
-    /// In turn, by weight.
-    #[default]
-    RoundRobin,
 }
 
 /// How long each step may take.

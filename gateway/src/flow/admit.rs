@@ -149,5 +149,5 @@ impl Admitted {
 
 /// Whether each request needs a connection to the upstream of its own.
 fn wants_connection(route: &Route) -> bool {
-    matches!(&route.target, Target::Upstream { upstream, .. } if !upstream.http2)
+    matches!(&route.target, Target::Upstream { to, .. } if to.all().any(|upstream| !upstream.http2))
 }

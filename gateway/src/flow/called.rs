@@ -195,6 +195,7 @@ impl Passing<'_> {
         if admitted.version != Version::HTTP_2 && !framed {
             head.insert_header(header::TRANSFER_ENCODING, "chunked").map_err(|_| Fault::Internal("framing".into()))?;
         }
+        admitted.stick(&mut head)?;
         chain.on_response(&mut head, &mut admitted.ctx, &mut admitted.entered)?;
         admitted.outcome.answered = Some(Instant::now());
         Ok(head)

@@ -252,6 +252,7 @@ async fn send_bodiless(
 }
 
 pub(super) fn response_phase(admitted: &mut Admitted, head: &mut ResponseHeader) -> Result<(), Fault> {
+    admitted.stick(head)?;
     let chain = Arc::clone(&admitted.chain);
     chain.on_response(head, &mut admitted.ctx, &mut admitted.entered)?;
     admitted.outcome.answered = Some(Instant::now());

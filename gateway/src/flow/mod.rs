@@ -147,6 +147,16 @@ impl Admitted {
         }
     }
 
+    /// Before the response phases: brings the client back to the endpoint that has answered, where the upstream wants
+    /// that and the client does not know it yet.
+    fn stick(&self, head: &mut ResponseHeader) -> Result<(), Fault> {
+        let Some(sticky) = self.upstream.as_ref().and_then(|upstream| upstream.sticky.as_ref()) else { return Ok(()) };
+        let Some(tag) = self.attempts.tag.filter(|tag| self.attempts.wish.sticky != Some(*tag)) else { return Ok(()) };
+        let Some(field) = sticky.field(tag, self.conn.link.scheme() == "https") else { return Ok(()) };
+        let added = head.append_header(http::header::SET_COOKIE, field);
+        added.map(drop).map_err(|_| Fault::Internal("a cookie that cannot be written".into()))
+    }
+
     fn peer(&self) -> IpAddr {
         self.conn.link.peer_ip()
     }

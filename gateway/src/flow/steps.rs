@@ -100,7 +100,8 @@ impl Steps {
                 let reply = Reply::empty(*status);
                 Ok(Next::Reply(redirected(reply, to, &admitted.ctx, session)?))
             }
-            Target::Upstream { upstream, .. } => {
+            Target::Upstream { to, .. } => {
+                let upstream = to.choose(session.req_header(), &admitted.ctx);
                 admitted.upstream = Some(Arc::clone(upstream));
                 if let Err(reply) = upgrade::check(session, admitted, &route) {
                     return Ok(Next::Reply(reply));
@@ -113,6 +114,8 @@ impl Steps {
                 if let Some(reply) = body::buffer(session, admitted, &route).await? {
                     return Ok(Next::Reply(reply));
                 }
+                // Some plugins say only now who is calling.
+                admitted.attempts.wish = upstream.wish(session.req_header(), &admitted.ctx);
                 if admitted.grpc.is_some() && upstream.http2 {
                     return Box::pin(called::run(self, session, admitted, upstream)).await;
                 }

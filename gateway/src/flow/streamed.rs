@@ -155,7 +155,8 @@ impl Steps {
         request::strip_hop_by_hop(res);
         in_air.speak_version(res);
         let chain = Arc::clone(&in_air.chain);
-        if let Err(fault) = chain.on_response(res, &mut in_air.ctx, &mut in_air.entered) {
+        let stuck = in_air.stick(res);
+        if let Err(fault) = stuck.and_then(|()| chain.on_response(res, &mut in_air.ctx, &mut in_air.entered)) {
             return Err(carried(flight, fault));
         }
         in_air.encoder = in_air.compress_stream(session.req_header(), res);

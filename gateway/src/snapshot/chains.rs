@@ -121,6 +121,10 @@ impl Compiler<'_> {
                 };
                 self.add(place, diagnostic.help(help));
             }
+            if !is_known && link.when.as_ref().is_some_and(Condition::needs_caller) {
+                let place = format!("{}/when", place.rsplit_once('/').map_or("", |(entry, _)| entry));
+                self.error(&place, "looks at the caller, and no plugin before it authenticates");
+            }
             is_known |= tells(&needs);
         }
     }
@@ -217,13 +221,15 @@ impl Compiler<'_> {
         }
     }
 
-    fn condition(&mut self, pointer: &str, when: &When) -> Condition {
+    pub(super) fn condition(&mut self, pointer: &str, when: &When) -> Condition {
         Condition {
             methods: self.methods(&format!("{pointer}/methods"), &when.methods),
             paths: when.paths.clone(),
             headers: self.header_globs(&format!("{pointer}/headers"), &when.headers),
             query: when.query.clone().into_iter().collect(),
             client: when.client.clone(),
+            groups: when.groups.clone(),
+            claims: when.claims.clone().into_iter().collect(),
         }
     }
 

@@ -23,7 +23,9 @@ impl Compiler<'_> {
     pub(super) fn identity(&mut self, pointer: &str, name: &str, config: &Config) -> Option<Identity> {
         let auth = config.auth.as_ref()?;
         let pointer = format!("{pointer}/auth");
-        if config.tls.is_none() && !config.endpoints.iter().all(|endpoint| is_local(&endpoint.address)) {
+        if config.tls.is_none()
+            && !config.endpoints.iter().all(|endpoint| endpoint.address.as_deref().is_some_and(is_local))
+        {
             let help = "add `tls` to the upstream";
             let message = "is sent without TLS: who is on the way can read it";
             let diagnostic = self.loaded.sources.warning(&pointer, message).help(help);

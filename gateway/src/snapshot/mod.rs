@@ -1,11 +1,13 @@
 //! The compiled, immutable form of a configuration. [`Snapshot::compile`] is its only constructor.
 
+mod balance;
 mod chains;
 mod compression;
 mod consumers;
 mod identity;
 mod listeners;
 mod routes;
+mod split;
 mod stores;
 mod tls;
 mod upstreams;
@@ -40,6 +42,8 @@ use crate::{
     telemetry::metrics::{Expiry, ListenerMetrics, Metrics, NO_ROUTE, Names, RouteMetrics},
     upstream::{Registry, Upstream},
 };
+
+pub use split::{Destination, Target as SplitTarget};
 
 /// One configuration, ready to serve.
 pub struct Snapshot {
@@ -168,7 +172,7 @@ pub enum Target {
     /// An upstream, with what is changed on the way.
     Upstream {
         /// Where requests go.
-        upstream: Arc<Upstream>,
+        to: Destination,
         /// The new path, if it is rewritten.
         path: Option<Template>,
         /// Which host the upstream is told.

@@ -57,6 +57,10 @@ fn taken(named: &[String]) -> Vec<Method> {
     methods
 }
 
+fn has_upstream(config: &Config) -> bool {
+    config.upstream.is_some() || config.split.is_some()
+}
+
 /// Names of path parameters.
 type Params = Arc<[Arc<str>]>;
 
@@ -66,7 +70,7 @@ fn named_in(path: &str) -> Params {
     names.map(Arc::from).collect()
 }
 
-type Upstreams = BTreeMap<String, Arc<Upstream>>;
+pub(super) type Upstreams = BTreeMap<String, Arc<Upstream>>;
 
 impl Compiler<'_> {
     pub(super) fn routes(&mut self, upstreams: &Upstreams) -> Router<Arc<Route>> {
@@ -168,14 +172,10 @@ impl Compiler<'_> {
         }
         self.route_limits(pointer, config);
         let target = self.target(Place { pointer, params: &params }, config, chain.answers || !is_whole, upstreams);
-        let http2 = matches!(&target, Target::Upstream { upstream, .. } if upstream.http2);
-        let is_unknown = config.upstream.is_some() && matches!(target, Target::Answered);
-        if config.grpc_web && !http2 && !is_unknown {
-            self.error(&format!("{pointer}/grpc_web"), "needs an upstream with `http2: true`");
+        if is_whole {
+            self.check_split(pointer, config, &params, &chain);
         }
-        if config.websocket.is_some() && http2 {
-            self.error(&format!("{pointer}/websocket"), "needs an upstream without `http2: true`");
-        }
+        let http2 = self.check_protocols(pointer, config, &target);
         Route {
             name: config.name.as_str().into(),
             params,
@@ -196,6 +196,29 @@ impl Compiler<'_> {
         }
     }
 
+    /// What a route serves, every upstream that it may choose must serve. Whether one of them is spoken to in HTTP/2.
+    fn check_protocols(&mut self, pointer: &str, config: &Config, target: &Target) -> bool {
+        let Target::Upstream { to, .. } = target else {
+            let is_unknown = has_upstream(config) && matches!(target, Target::Answered);
+            if config.grpc_web && !is_unknown {
+                self.error(&format!("{pointer}/grpc_web"), "needs an upstream with `http2: true`");
+            }
+            return false;
+        };
+        if config.grpc_web
+            && let Some(old) = to.all().find(|upstream| !upstream.http2)
+        {
+            let message = format!("needs an upstream with `http2: true`, which `{}` does not have", old.name);
+            self.error(&format!("{pointer}/grpc_web"), message);
+        }
+        let http2 = to.all().find(|upstream| upstream.http2);
+        if let Some(new) = http2.filter(|_| config.websocket.is_some()) {
+            let message = format!("needs an upstream without `http2: true`, which `{}` has", new.name);
+            self.error(&format!("{pointer}/websocket"), message);
+        }
+        http2.is_some()
+    }
+
     /// The limits of its own, and of its WebSockets.
     fn route_limits(&mut self, pointer: &str, config: &Config) {
         let zero = |time: Option<HumanDuration>| time.is_some_and(|time| time.0.is_zero());
@@ -205,7 +228,7 @@ impl Compiler<'_> {
         if zero(config.websocket.as_ref().map(|websocket| websocket.idle)) {
             self.error(&format!("{pointer}/websocket/idle"), "must be more than zero");
         }
-        if config.websocket.is_some() && config.upstream.is_none() {
+        if config.websocket.is_some() && !has_upstream(config) {
             self.error(&format!("{pointer}/websocket"), "has no effect without an upstream");
         }
     }
@@ -256,14 +279,14 @@ impl Compiler<'_> {
 
     fn target(&mut self, place: Place<'_>, config: &Config, is_answered: bool, upstreams: &Upstreams) -> Target {
         let pointer = place.pointer;
-        match (&config.upstream, &config.redirect) {
-            (Some(_), Some(_)) => {
+        match (has_upstream(config), &config.redirect) {
+            (true, Some(_)) => {
                 self.error(&format!("{pointer}/redirect"), "stands beside an upstream: keep one of the two");
             }
-            (None, Some(redirect)) => return self.redirect(place, config, redirect),
-            (Some(name), None) => return self.upstream_target(place, config, name, upstreams),
-            (None, None) if is_answered => {}
-            (None, None) => self.error_with_help(
+            (false, Some(redirect)) => return self.redirect(place, config, redirect),
+            (true, None) => return self.upstream_target(place, config, upstreams),
+            (false, None) if is_answered => {}
+            (false, None) => self.error_with_help(
                 pointer,
                 format!("the route `{}` has no upstream", config.name),
                 "name one, or add a `redirect`, or a plugin that always answers, such as `respond`",
@@ -285,17 +308,11 @@ impl Compiler<'_> {
         to.map_or(Target::Answered, |to| Target::Redirect { to, status })
     }
 
-    fn upstream_target(&mut self, place: Place<'_>, config: &Config, name: &str, upstreams: &Upstreams) -> Target {
+    fn upstream_target(&mut self, place: Place<'_>, config: &Config, upstreams: &Upstreams) -> Target {
         let Place { pointer, params } = place;
         let (path, host) = self.rewrite(pointer, config.rewrite.as_ref(), params);
-        let Some(upstream) = upstreams.get(name).cloned() else {
-            let known: Vec<&str> = self.loaded.config.upstreams.keys().map(String::as_str).collect();
-            if !known.contains(&name) {
-                self.unknown(&format!("{pointer}/upstream"), "upstream", name, &known);
-            }
-            return Target::Answered;
-        };
-        Target::Upstream { upstream, path, host }
+        let to = self.destination(pointer, config, upstreams);
+        to.map_or(Target::Answered, |to| Target::Upstream { to, path, host })
     }
 
     fn rewrite(

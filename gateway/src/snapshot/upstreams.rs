@@ -2,29 +2,39 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
+use crossway_plugin_api::config::Secret;
+
 use super::{Compiler, below};
 use crate::{
-    config::upstream::{Timeouts, Upstream as Config, UpstreamTls},
+    config::{
+        balance::Balance,
+        upstream::{Timeouts, Upstream as Config, UpstreamTls},
+    },
     upstream::{
         Upstream,
+        choice::Rule,
         dns::Member,
+        names::Names,
         peer::{PeerTls, Transport},
+        pool::Settings,
         retry,
+        sticky::{Sticky, Tags},
     },
 };
 
 impl Compiler<'_> {
     pub(super) fn upstreams(&mut self) -> BTreeMap<String, Arc<Upstream>> {
         let loaded = self.loaded;
+        let names = self.names();
         loaded
             .config
             .upstreams
             .iter()
-            .filter_map(|(name, config)| Some((name.clone(), Arc::new(self.upstream(name, config)?))))
+            .filter_map(|(name, config)| Some((name.clone(), Arc::new(self.upstream(name, config, &names)?))))
             .collect()
     }
 
-    fn upstream(&mut self, name: &str, config: &Config) -> Option<Upstream> {
+    fn upstream(&mut self, name: &str, config: &Config, names: &Names) -> Option<Upstream> {
         let pointer = below("/upstreams", name);
         self.timeouts(&pointer, &config.timeouts);
         let members = self.members(&pointer, config);
@@ -32,10 +42,22 @@ impl Compiler<'_> {
             None => None,
             Some(tls) => Some(self.tls(&pointer, tls)?),
         };
+        self.balance(&pointer, config);
+        let (rule, hash_on) = match &config.balance {
+            Balance::RoundRobin => (Rule::InTurn, None),
+            Balance::LeastInFlight => (Rule::LessBusy, None),
+            Balance::Hash(hash) => (Rule::ByHash, Some(hash.on.clone())),
+        };
+        let tags = config.sticky.as_ref().map(|sticky| Tags::new(sticky.key.as_ref().map(Secret::expose)));
+        let transport = Transport { tls, http2: config.http2 };
+        let settings =
+            Settings { transport, rule, slow_start: config.slow_start.map(|d| d.0), names: names.clone(), tags };
         Some(Upstream {
             name: name.into(),
-            pool: self.around.registry.pool(name, members?, Transport { tls, http2: config.http2 }),
+            pool: self.around.registry.pool(name, members?, settings),
             http2: config.http2,
+            hash_on,
+            sticky: config.sticky.as_ref().map(|sticky| Sticky::new(&sticky.cookie)),
             timeouts: config.timeouts.into(),
             retry: retry::Rules::compile(&config.retry),
             metrics: self.around.metrics.upstream(name),
@@ -48,13 +70,18 @@ impl Compiler<'_> {
         let mut members: Vec<Member> = Vec::new();
         let mut good = true;
         for (at, endpoint) in config.endpoints.iter().enumerate() {
-            let place = format!("{pointer}/endpoints/{at}/address");
-            match Member::parse(&endpoint.address, endpoint.weight, default_port) {
+            let place = format!("{pointer}/endpoints/{at}");
+            let (place, member) = match (&endpoint.address, &endpoint.srv) {
+                (Some(address), None) => (format!("{place}/address"), Member::parse(address, default_port)),
+                (None, Some(name)) => (format!("{place}/srv"), Member::service(name, default_port)),
+                _ => (place, Err("needs exactly one of `address` and `srv`".into())),
+            };
+            match member {
                 Ok(member) if members.iter().any(|m| m.authority == member.authority) => {
                     self.error(&place, "stands twice in this upstream: give it more weight instead");
                     good = false;
                 }
-                Ok(member) => members.push(member),
+                Ok(member) => members.push(member.with(endpoint.weight, endpoint.priority)),
                 Err(wrong) => {
                     self.error(&place, wrong);
                     good = false;

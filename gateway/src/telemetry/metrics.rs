@@ -31,6 +31,7 @@ pub struct Metrics {
     upstream_seconds: HistogramVec,
     attempts: IntCounterVec,
     upstream_auth: IntCounterVec,
+    endpoint_in_flight: IntGaugeVec,
     connections: IntGaugeVec,
     accepted: IntCounterVec,
     unwelcome: IntCounterVec,
@@ -151,6 +152,11 @@ impl Metrics {
                 "crossway_upstream_auth_total",
                 "Tokens that the gateway has got for itself, and what became of them.",
                 &["upstream", "event"],
+            ),
+            endpoint_in_flight: gauges(
+                "crossway_endpoint_requests_in_flight",
+                "Requests at an endpoint now.",
+                &["upstream", "endpoint"],
             ),
             connections: gauges("crossway_connections", "Open client connections.", &["listener"]),
             accepted: counters("crossway_connections_total", "Client connections accepted.", &["listener"]),
@@ -278,6 +284,23 @@ impl Metrics {
                 let (listener, certificate) = (label("listener"), label("certificate"));
                 if !in_force.iter().any(|e| (e.listener, e.certificate.as_str()) == (listener, certificate)) {
                     let _ = self.certificates.remove_label_values(&[listener, certificate]);
+                }
+            }
+        }
+    }
+
+    /// Shows the requests at each endpoint (upstream, address, count) of the configuration in force, and at no others.
+    pub fn endpoints(&self, in_force: &[(&str, String, usize)]) {
+        for (upstream, address, count) in in_force {
+            let gauge = self.endpoint_in_flight.with_label_values(&[upstream, address.as_str()]);
+            gauge.set(i64::try_from(*count).unwrap_or(i64::MAX));
+        }
+        let known: HashSet<(&str, &str)> = in_force.iter().map(|(name, at, _)| (*name, at.as_str())).collect();
+        for family in self.endpoint_in_flight.collect() {
+            for metric in family.get_metric() {
+                let label = |name| metric.get_label().iter().find(|pair| pair.name() == name).map_or("", |p| p.value());
+                if !known.contains(&(label("upstream"), label("endpoint"))) {
+                    let _ = self.endpoint_in_flight.remove_label_values(&[label("upstream"), label("endpoint")]);
                 }
             }
         }
@@ -411,6 +434,8 @@ mod tests {
         metrics.listener("old").open.inc();
         metrics.upstream("old").answered.inc();
         metrics.upstream_auth("old").fetched.inc();
+        metrics.endpoints(&[("old", "127.0.0.1:1".to_owned(), 1)]);
+        metrics.endpoints(&[("new", "127.0.0.1:1".to_owned(), 2)]);
         metrics.keep_only(&Names { routes: ["new".to_owned()].into(), ..Names::default() });
         assert!(!String::from_utf8(metrics.render()).unwrap().contains("old"));
     }

@@ -11,7 +11,7 @@ use crossway_plugin_api::Fault;
 use http::{Method, StatusCode};
 use pingora_http::{RequestHeader, ResponseHeader};
 
-use super::{Endpoint, Upstream, auth::Shown, pool::InFlight, retry::Failed};
+use super::{Endpoint, Upstream, Wish, auth::Shown, choice::Tried, pool::InFlight, retry::Failed};
 
 /// The attempts of one request.
 #[derive(Default)]
@@ -20,10 +20,16 @@ pub struct Attempts {
     pub deadline: Option<Instant>,
     /// Attempts made, the current one included.
     pub made: u32,
+    /// What the request brings to the choice of an endpoint.
+    pub wish: Wish,
     /// The last endpoint tried.
     pub endpoint: Option<SocketAddr>,
+    /// Its name towards clients that come back to it.
+    pub tag: Option<u64>,
     /// Time from the attempts' starts to their response headers or ends.
     pub waited: Duration,
+    tried: Tried,
+    spared: Option<SocketAddr>,
     current: Option<Current>,
     shown: Shown,
 }
@@ -65,12 +71,12 @@ impl Attempts {
         if started >= bound {
             return Err(Fault::Deadline);
         }
-        let endpoint = upstream.pool.next(self.endpoint).ok_or(Fault::NoEndpoint)?;
+        let endpoint = upstream.pool.choose(&self.wish, &self.tried, started).ok_or(Fault::NoEndpoint)?;
         if self.made > 0 {
             upstream.metrics.retried.inc();
         }
         self.made += 1;
-        self.endpoint = Some(endpoint.address);
+        (self.endpoint, self.tag) = (Some(endpoint.address), endpoint.tag);
         self.current = Some(Current { endpoint: Arc::clone(&endpoint), started });
         let place = endpoint.enter();
         Ok((endpoint, place))
@@ -106,7 +112,22 @@ impl Attempts {
                 upstream.retry.after_fault(fault, &failed)
             }
         };
-        again && self.deadline.is_none_or(|deadline| Instant::now() < deadline)
+        let again = again && self.deadline.is_none_or(|deadline| Instant::now() < deadline);
+        if again {
+            self.note_tried(asked.reused && matches!(came, Err(Fault::Reset(_) | Fault::Unprocessed(_))));
+        }
+        again
+    }
+
+    /// Notes that the last endpoint has been tried. A stale connection says nothing about its endpoint: a request that
+    /// belongs there is sent there once more.
+    fn note_tried(&mut self, is_stale: bool) {
+        let Some(address) = self.endpoint else { return };
+        if is_stale && self.wish.is_some() && self.spared != Some(address) {
+            self.spared = Some(address);
+        } else {
+            self.tried.add(address);
+        }
     }
 
     /// Whether an answer with this status wants the request once more, with something else to show.

@@ -1,4 +1,4 @@
-//! Weighted round robin: in turn, smoothly interleaved by weight, without a lock.
+//! Turns by weight: one after the other, smoothly interleaved, or drawn by chance; without a lock.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -14,7 +14,7 @@ pub struct RoundRobin {
 
 impl RoundRobin {
     /// A sequence in which index `i` has a share of `weights[i]`. All weights are at least 1.
-    pub fn new(weights: &[u16]) -> Self {
+    pub fn new(weights: &[u32]) -> Self {
         let shares = scaled(weights);
         let total: i64 = shares.iter().sum();
         let mut credit = vec![0_i64; shares.len()];
@@ -36,10 +36,16 @@ impl RoundRobin {
         let at = turn.checked_rem(self.turns.len())?;
         self.turns.get(at).map(|&i| i as usize)
     }
+
+    /// One of them by chance, each with its share.
+    pub fn draw(&self) -> Option<usize> {
+        let at = fastrand::usize(..self.turns.len().max(1));
+        self.turns.get(at).map(|&i| i as usize)
+    }
 }
 
 /// Weights without their common divisor, scaled down where the sequence would be too long.
-fn scaled(weights: &[u16]) -> Vec<i64> {
+fn scaled(weights: &[u32]) -> Vec<i64> {
     let divisor = weights.iter().fold(0, |a, &b| gcd(a, u64::from(b))).max(1);
     let reduced: Vec<u64> = weights.iter().map(|&w| u64::from(w) / divisor).collect();
     let total: u64 = reduced.iter().sum();
@@ -56,7 +62,7 @@ fn gcd(a: u64, b: u64) -> u64 {
 mod tests {
     use super::*;
 
-    fn turns(weights: &[u16], count: usize) -> Vec<usize> {
+    fn turns(weights: &[u32], count: usize) -> Vec<usize> {
         let robin = RoundRobin::new(weights);
         (0..count).filter_map(|_| robin.next()).collect()
     }

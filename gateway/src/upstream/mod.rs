@@ -4,20 +4,33 @@ mod answer;
 pub mod attempts;
 pub mod auth;
 pub mod balance;
+pub mod choice;
 pub mod dns;
 pub mod exchange;
 pub mod fault;
 pub mod lease;
+pub mod names;
 pub mod peer;
 pub mod pool;
+pub mod rendezvous;
 pub mod retry;
+pub mod sticky;
+pub mod value;
+pub mod warmth;
 
 use std::{sync::Arc, time::Duration};
 
-use crate::{config::upstream::Timeouts, telemetry::metrics::UpstreamMetrics};
+use crossway_plugin_api::Ctx;
+use pingora_http::RequestHeader;
+
+use crate::{
+    config::{balance::On, upstream::Timeouts},
+    telemetry::metrics::UpstreamMetrics,
+};
 
 pub use answer::{Answer, Interim};
 pub use attempts::{Asked, Attempts};
+pub use choice::Wish;
 pub use pool::{Endpoint, Pool, Registry};
 
 /// A named pool with the rules of one configuration. The pool itself outlives configurations that do not change it.
@@ -30,12 +43,26 @@ pub struct Upstream {
     pub http2: bool,
     /// How long each step may take.
     pub timeouts: StepTimeouts,
+    /// The value of a request that decides where it goes, if one does.
+    pub hash_on: Option<On>,
+    /// The cookie that brings clients back, if there is one.
+    pub sticky: Option<sticky::Sticky>,
     /// When a failed attempt is tried again.
     pub retry: retry::Rules,
     /// Counters and histograms.
     pub metrics: UpstreamMetrics,
     /// How the gateway signs in, if it does.
     pub auth: Option<auth::Identity>,
+}
+
+impl Upstream {
+    /// What a request brings to the choice of an endpoint.
+    pub fn wish(&self, req: &RequestHeader, ctx: &Ctx) -> Wish {
+        Wish {
+            hash: self.hash_on.as_ref().and_then(|on| value::hash_of(on, req, ctx)),
+            sticky: self.sticky.as_ref().and_then(|sticky| sticky.brought(&req.headers)),
+        }
+    }
 }
 
 /// How long each step may take.

@@ -8,6 +8,7 @@ use std::{
         Arc, Weak,
         atomic::{AtomicBool, AtomicUsize, Ordering},
     },
+    time::{Duration, Instant},
 };
 
 use arc_swap::ArcSwap;
@@ -17,29 +18,53 @@ use pingora_core::upstreams::peer::HttpPeer;
 use tokio::sync::Notify;
 
 use super::{
-    balance::RoundRobin,
-    dns::Member,
+    choice::{self, Current, Rule, Tried, Wish},
+    dns::{Member, Place},
+    names::Names,
     peer::{self, Transport},
+    rendezvous,
+    sticky::Tags,
+    warmth::Warmth,
 };
 
 /// The endpoints of one upstream.
 pub struct Pool {
     pub(super) members: Vec<Member>,
-    transport: Transport,
+    name: Arc<str>,
+    settings: Settings,
     identity: u64,
     current: ArcSwap<Current>,
-    /// Addresses of each member, as last resolved.
-    known: Mutex<Vec<Vec<SocketAddr>>>,
+    /// Places of each member, as last resolved.
+    known: Mutex<Vec<Vec<Place>>>,
+    /// Whether no pool of this name was there before: what it begins with is not new beside anything.
+    is_first: bool,
     registry: Weak<Registry>,
     pub(super) started: AtomicBool,
     pub(super) resolved: Notify,
 }
 
-/// The addresses known now, and whose turn it is.
-#[derive(Default)]
-struct Current {
-    endpoints: Vec<Arc<Endpoint>>,
-    turns: RoundRobin,
+/// How a pool speaks to its endpoints, and chooses among them.
+#[derive(Clone)]
+pub struct Settings {
+    /// How endpoints are spoken to.
+    pub transport: Transport,
+    /// How one is chosen.
+    pub rule: Rule,
+    /// How long one that has just come gets less than its share.
+    pub slow_start: Option<Duration>,
+    /// Who is asked for their names.
+    pub names: Names,
+    /// What makes the names that clients come back with, if they do.
+    pub tags: Option<Tags>,
+}
+
+impl Settings {
+    /// Stands for the settings in keys of pools; the transport has a key of its own.
+    fn identity(&self) -> u64 {
+        let mut hasher = DefaultHasher::new();
+        (self.rule, self.slow_start, &self.names, self.tags.as_ref().map(Tags::identity)).hash(&mut hasher);
+        hasher.finish()
+    }
 }
 
 /// One address of an upstream.
@@ -50,6 +75,14 @@ pub struct Endpoint {
     pub authority: HeaderValue,
     /// What Pingora needs to connect, without time-outs.
     pub peer: HttpPeer,
+    /// Its share among endpoints of the same priority; 0 while it is drained.
+    pub weight: u32,
+    /// Lower is used first: what the configuration says, then what the name's record says.
+    pub priority: (u8, u16),
+    /// Stands for the address in hashes.
+    pub place: u64,
+    /// Its name towards clients that come back to it.
+    pub tag: Option<u64>,
     /// Shared by every configuration that has this endpoint.
     pub state: Arc<EndpointState>,
 }
@@ -58,12 +91,19 @@ pub struct Endpoint {
 #[derive(Debug, Default)]
 pub struct EndpointState {
     in_flight: AtomicUsize,
+    /// Since when it has been there.
+    pub warmth: Warmth,
 }
 
 impl EndpointState {
     /// Requests at this endpoint now.
     pub fn in_flight(&self) -> usize {
         self.in_flight.load(Ordering::Relaxed)
+    }
+
+    /// Whether requests may be sent there.
+    pub fn is_available(&self, _now: Instant) -> bool {
+        true
     }
 }
 
@@ -85,15 +125,17 @@ impl Drop for InFlight {
 }
 
 impl Pool {
-    /// The endpoint whose turn it is, avoiding `not` (the one that just failed) where there is another.
-    pub fn next(&self, not: Option<SocketAddr>) -> Option<Arc<Endpoint>> {
+    /// The endpoint for the next attempt: one that is available, and has not been tried if there is another such. `None`
+    /// if none is available.
+    pub fn choose(&self, wish: &Wish, tried: &Tried, now: Instant) -> Option<Arc<Endpoint>> {
         let current = self.current.load();
-        let first = current.endpoints.get(current.turns.next()?)?;
-        if not != Some(first.address) {
-            return Some(Arc::clone(first));
-        }
-        let another = current.endpoints.iter().find(|e| Some(e.address) != not);
-        Some(Arc::clone(another.unwrap_or(first)))
+        let share = choice::share_of(self.settings.slow_start, now);
+        let available = |e: &Endpoint| e.state.is_available(now);
+        let untried = |e: &Endpoint| !tried.has(e.address) && available(e);
+        let rule = self.settings.rule;
+        let chosen = current.choose(rule, wish, &share, &untried);
+        let again = || current.choose(rule, wish, &share, &available).filter(|_| !tried.is_empty());
+        chosen.or_else(again).cloned()
     }
 
     /// Whether there is an endpoint to send to.
@@ -101,39 +143,70 @@ impl Pool {
         !self.current.load().endpoints.is_empty()
     }
 
-    /// The addresses in use now with the requests at each.
-    pub fn endpoints(&self) -> Vec<(SocketAddr, usize)> {
-        self.current.load().endpoints.iter().map(|e| (e.address, e.state.in_flight())).collect()
+    /// The endpoints in use now.
+    pub fn endpoints(&self) -> Vec<Arc<Endpoint>> {
+        self.current.load().endpoints.clone()
     }
 
-    /// Puts the addresses that a member has resolved to in use.
-    pub(super) fn learn(&self, member: usize, addresses: Vec<SocketAddr>) {
+    /// How long an endpoint that has just come gets less than its share.
+    pub fn slow_start(&self) -> Option<Duration> {
+        self.settings.slow_start
+    }
+
+    pub(super) fn names(&self) -> &Names {
+        &self.settings.names
+    }
+
+    /// The last places of a member.
+    pub(super) fn known(&self, member: usize) -> Vec<Place> {
+        self.known.lock().get(member).cloned().unwrap_or_default()
+    }
+
+    /// Puts the places that a member has resolved to in use.
+    pub(super) fn learn(&self, member: usize, places: Vec<Place>) {
         let mut known = self.known.lock();
+        let mut is_new = true;
         if let Some(place) = known.get_mut(member) {
-            *place = addresses;
+            is_new = !(self.is_first && place.is_empty());
+            *place = places;
         }
-        self.put(&known);
+        self.put(&known, is_new);
     }
 
-    /// Puts addresses in use: one list for each member, in order. Nothing changes if they are the same.
-    fn put(&self, addresses: &[Vec<SocketAddr>]) {
-        let wanted = || self.members.iter().zip(addresses).flat_map(|(m, list)| list.iter().map(move |a| (m, *a)));
+    /// Puts places in use: one list for each member, in order. Nothing changes if they are the same. `is_new` says that
+    /// endpoints which nobody knows yet begin slowly.
+    fn put(&self, places: &[Vec<Place>], is_new: bool) {
+        let wanted = || self.members.iter().zip(places).flat_map(|(m, list)| list.iter().map(move |p| (m, p)));
         let current = self.current.load();
-        if current.endpoints.iter().map(|e| e.address).eq(wanted().map(|(_, a)| a)) {
+        let is_same = |(old, (member, place)): (&Arc<Endpoint>, (&Member, &Place))| {
+            (old.address, old.weight, old.priority)
+                == (place.address, member.weight_of(place), member.priority_of(place))
+                && old.authority.as_bytes() == member.authority_of(place).as_bytes()
+        };
+        if current.endpoints.len() == wanted().count() && current.endpoints.iter().zip(wanted()).all(is_same) {
             return;
         }
-        let weights: Vec<u16> = wanted().map(|(m, _)| m.weight).collect();
-        let endpoints = wanted().map(|(m, address)| Arc::new(self.endpoint(m, address))).collect();
-        self.current.store(Arc::new(Current { endpoints, turns: RoundRobin::new(&weights) }));
+        let endpoints = wanted().map(|(m, place)| Arc::new(self.endpoint(m, place, is_new))).collect();
+        self.current.store(Arc::new(Current::new(endpoints)));
         self.resolved.notify_waiters();
     }
 
-    fn endpoint(&self, member: &Member, address: SocketAddr) -> Endpoint {
-        let state = self.registry.upgrade().map(|r| r.state(self.identity, address)).unwrap_or_default();
-        let peer = peer::template(address, self.identity, &self.transport);
+    fn endpoint(&self, member: &Member, place: &Place, is_new: bool) -> Endpoint {
+        let address = place.address;
+        let state = self.registry.upgrade().map(|r| r.state(self.identity, address, is_new)).unwrap_or_default();
+        let peer = peer::template(address, self.identity, &self.settings.transport);
         // Host names and ports have no characters that a header value could not carry.
-        let authority = HeaderValue::from_str(&member.authority).unwrap_or(HeaderValue::from_static(""));
-        Endpoint { address, authority, peer, state }
+        let authority = HeaderValue::from_str(member.authority_of(place)).unwrap_or(HeaderValue::from_static(""));
+        Endpoint {
+            address,
+            authority,
+            peer,
+            weight: member.weight_of(place),
+            priority: member.priority_of(place),
+            place: rendezvous::hash(&[address.to_string().as_bytes()]),
+            tag: self.settings.tags.as_ref().map(|tags| tags.tag(&self.name, address)),
+            state,
+        }
     }
 }
 
@@ -146,11 +219,11 @@ pub struct Registry {
 
 impl Registry {
     /// The pool with this name and these settings: the one in use, if there is one, else a new one.
-    pub fn pool(self: &Arc<Self>, name: &str, members: Vec<Member>, transport: Transport) -> Arc<Pool> {
+    pub fn pool(self: &Arc<Self>, name: &str, members: Vec<Member>, settings: Settings) -> Arc<Pool> {
         let mut hasher = DefaultHasher::new();
-        (name, transport.identity()).hash(&mut hasher);
+        (name, settings.transport.identity()).hash(&mut hasher);
         let identity = hasher.finish();
-        members.hash(&mut hasher);
+        (&members, settings.identity()).hash(&mut hasher);
         let key = hasher.finish();
         let mut pools = self.pools.lock();
         pools.retain(|_, pool| pool.strong_count() > 0);
@@ -160,83 +233,51 @@ impl Registry {
         // What a pool of the same name has resolved already is a good beginning, above all while no resolver answers.
         let siblings: Vec<Arc<Pool>> =
             pools.values().filter_map(Weak::upgrade).filter(|pool| pool.identity == identity).collect();
-        let known: Vec<Vec<SocketAddr>> = members.iter().map(|m| beginning(m, &siblings)).collect();
+        let known: Vec<Vec<Place>> = members.iter().map(|m| beginning(m, &siblings)).collect();
+        let is_first = siblings.is_empty();
         let pool = Arc::new(Pool {
             members,
-            transport,
+            name: name.into(),
+            settings,
             identity,
             current: ArcSwap::default(),
             known: Mutex::new(known),
+            is_first,
             registry: Arc::downgrade(self),
             started: AtomicBool::new(false),
             resolved: Notify::new(),
         });
         let known = pool.known.lock();
-        pool.put(&known);
+        pool.put(&known, !is_first);
         drop(known);
         pools.insert(key, Arc::downgrade(&pool));
         pool
     }
 
-    fn state(&self, identity: u64, address: SocketAddr) -> Arc<EndpointState> {
+    fn state(&self, identity: u64, address: SocketAddr, is_new: bool) -> Arc<EndpointState> {
         let mut states = self.states.lock();
         states.retain(|_, state| state.strong_count() > 0);
         if let Some(state) = states.get(&(identity, address)).and_then(Weak::upgrade) {
             return state;
         }
         let state = Arc::new(EndpointState::default());
+        if is_new {
+            state.warmth.begin(Instant::now());
+        }
         states.insert((identity, address), Arc::downgrade(&state));
         state
     }
 }
 
 /// The addresses a member begins with: its own, if it is one, else those that another pool knows of it.
-fn beginning(member: &Member, siblings: &[Arc<Pool>]) -> Vec<SocketAddr> {
+fn beginning(member: &Member, siblings: &[Arc<Pool>]) -> Vec<Place> {
     let known = |pool: &Arc<Pool>| {
         let at = pool.members.iter().position(|m| m.is_same_place(member))?;
-        pool.known.lock().get(at).cloned().filter(|addresses| !addresses.is_empty())
+        pool.known.lock().get(at).cloned().filter(|places| !places.is_empty())
     };
     let literal = member.literal();
     if literal.is_empty() { siblings.iter().find_map(known).unwrap_or_default() } else { literal }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn members(list: &[&str]) -> Vec<Member> {
-        list.iter().map(|a| Member::parse(a, 1, 80).unwrap()).collect()
-    }
-
-    fn plain() -> Transport {
-        Transport { tls: None, http2: false }
-    }
-
-    #[test]
-    fn what_a_reload_keeps_keeps_its_state() {
-        let registry = Arc::new(Registry::default());
-        let before = registry.pool("erp", members(&["127.0.0.1:1", "127.0.0.1:2"]), plain());
-        let busy = before.next(None).unwrap();
-        let _guard = busy.enter();
-        let same = registry.pool("erp", members(&["127.0.0.1:1", "127.0.0.1:2"]), plain());
-        assert!(Arc::ptr_eq(&before, &same));
-        let grown = registry.pool("erp", members(&["127.0.0.1:1", "127.0.0.1:3"]), plain());
-        assert_eq!(grown.endpoints(), [("127.0.0.1:1".parse().unwrap(), 1), ("127.0.0.1:3".parse().unwrap(), 0)]);
-        let versioned = registry.pool("erp", members(&["127.0.0.1:1"]), Transport { http2: true, ..plain() });
-        assert_eq!(versioned.endpoints()[0].1, 0, "endpoints of another protocol are others");
-        let other = registry.pool("crm", members(&["127.0.0.1:1"]), plain());
-        assert_eq!(other.endpoints()[0].1, 0);
-    }
-
-    #[test]
-    fn a_retry_goes_elsewhere_where_it_can() {
-        let registry = Arc::new(Registry::default());
-        let pool = registry.pool("erp", members(&["127.0.0.1:1", "127.0.0.1:2"]), plain());
-        let failed: SocketAddr = "127.0.0.1:1".parse().unwrap();
-        for _ in 0..4 {
-            assert_ne!(pool.next(Some(failed)).unwrap().address, failed);
-        }
-        let alone = registry.pool("one", members(&["127.0.0.1:1"]), plain());
-        assert_eq!(alone.next(Some(failed)).unwrap().address, failed);
-    }
-}
+mod tests;

@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 
+use crossway_plugin_api::cookies;
 use http::{HeaderName, HeaderValue, Uri, header};
 use percent_encoding::percent_decode_str;
 use pingora_http::RequestHeader;
@@ -68,7 +69,9 @@ impl Place {
                 Presented::Several => Found::Several,
             },
             Self::Header(name, None) => whole(at, req, name),
-            Self::Cookie(name) => only(at, cookies(req).filter(|(other, _)| other == name).map(|(_, value)| value)),
+            Self::Cookie(name) => {
+                only(at, cookies(&req.headers).filter(|(other, _)| other == name).map(|(_, value)| value))
+            }
             Self::Query(name) => {
                 only(at, parameters(req.uri.query()).filter(|(other, _)| other == name).map(|(_, value)| value))
             }
@@ -102,14 +105,6 @@ fn whole<'r>(at: usize, req: &'r RequestHeader, name: &HeaderName) -> Found<'r> 
         (Some(Err(_)), None) => Found::Garbage,
         (Some(_), Some(_)) => Found::Several,
     }
-}
-
-/// Names and values of all cookies. A value in quotes loses them.
-fn cookies(req: &RequestHeader) -> impl Iterator<Item = (&str, &str)> {
-    let texts = req.headers.get_all(header::COOKIE).iter().filter_map(|value| value.to_str().ok());
-    let pairs =
-        texts.flat_map(|text| text.split(';')).filter_map(|pair| pair.trim_matches([' ', '\t']).split_once('='));
-    pairs.map(|(name, value)| (name, value.strip_prefix('"').and_then(|v| v.strip_suffix('"')).unwrap_or(value)))
 }
 
 /// Decoded names and plain values of the query's parameters: nothing in a token needs an escape.

@@ -2,6 +2,7 @@
 
 mod certificates;
 mod client;
+mod dns;
 pub mod frames;
 mod gateway;
 mod h2;
@@ -19,6 +20,7 @@ use std::{
 
 pub use certificates::Folder;
 pub use client::{Connection, Response, connect_from, exchange, raw};
+pub use dns::Dns;
 pub use gateway::{BINARY, Gateway};
 pub use h2::{H2Upstream, TLS_NAME, frame, frames};
 pub use idp::{CLIENT_SECRET, Idp};
