@@ -10,12 +10,12 @@ use axum::{
 };
 use serde_json::{Value, json};
 
-use super::{State, audit, guard};
+use super::{State, audit, guard, upstreams};
 use crate::{
     certificate::{self, Facts},
     reload::Outcome,
     snapshot::{Snapshot, Target, Way},
-    upstream::auth::Identity,
+    telemetry::metrics::EndpointNow,
 };
 
 /// All pages; `/healthz` and `/readyz` without a token.
@@ -77,7 +77,12 @@ async fn metrics(From(state): From<State>) -> Response {
     // Gathering thousands of series takes milliseconds: not on a worker that serves requests.
     let metrics = std::sync::Arc::clone(&state.gateway.metrics);
     metrics.issued_keys.set(i64::try_from(state.gateway.keys.count()).unwrap_or(i64::MAX));
-    match tokio::task::spawn_blocking(move || metrics.render()).await {
+    let snapshot = state.gateway.snapshot.load_full();
+    let gather = move || {
+        let endpoints: Vec<_> = snapshot.upstreams.values().flat_map(|upstream| EndpointNow::of(upstream)).collect();
+        metrics.render_with(&endpoints)
+    };
+    match tokio::task::spawn_blocking(gather).await {
         Ok(text) => ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], text).into_response(),
         Err(_) => problem(StatusCode::INTERNAL_SERVER_ERROR, "internal_error", "The metrics cannot be gathered."),
     }
@@ -102,7 +107,7 @@ async fn status(From(state): From<State>) -> Json<Value> {
         "last_reload": last,
         "listeners": listeners(&state, &snapshot),
         "routes": routes(&snapshot),
-        "upstreams": upstreams(&snapshot),
+        "upstreams": upstreams::shown(&snapshot),
     }))
 }
 
@@ -147,22 +152,6 @@ fn routes(snapshot: &Snapshot) -> Vec<Value> {
         json!({"name": *route.name, "way": way, "why": why, "upstream": upstream, "plugins": plugins})
     };
     snapshot.router.values().map(shown).collect()
-}
-
-fn upstreams(snapshot: &Snapshot) -> Vec<Value> {
-    let endpoint = |(address, in_flight): (std::net::SocketAddr, usize)| json!({"address": address.to_string(), "in_flight": in_flight});
-    let shown = |(name, upstream): (&String, &std::sync::Arc<crate::upstream::Upstream>)| {
-        let endpoints: Vec<_> = upstream.pool.endpoints().into_iter().map(endpoint).collect();
-        let auth = upstream.auth.as_ref().map(|identity| {
-            let left = match identity {
-                Identity::Tokens(tokens) => tokens.left().map(|left| left.as_secs()),
-                Identity::Fixed(..) => None,
-            };
-            json!({"kind": identity.kind(), "token_seconds": left})
-        });
-        json!({"name": name, "endpoints": endpoints, "auth": auth})
-    };
-    snapshot.upstreams.iter().map(shown).collect()
 }
 
 /// Reloads and says how it ended: 200, or 422 with the located errors.

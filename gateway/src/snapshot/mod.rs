@@ -9,6 +9,7 @@ mod routes;
 mod stores;
 mod tls;
 mod upstreams;
+mod watched;
 
 use std::{
     collections::{BTreeMap, HashMap, HashSet},

@@ -4,13 +4,12 @@ use std::{
     collections::HashMap,
     hash::{DefaultHasher, Hash, Hasher},
     net::SocketAddr,
-    sync::{
-        Arc, Weak,
-        atomic::{AtomicBool, AtomicUsize, Ordering},
-    },
+    sync::{Arc, Weak, atomic::AtomicBool},
+    time::Instant,
 };
 
-use arc_swap::ArcSwap;
+use arc_swap::{ArcSwap, ArcSwapOption};
+use crossway_plugin_api::Fault;
 use http::HeaderValue;
 use parking_lot::Mutex;
 use pingora_core::upstreams::peer::HttpPeer;
@@ -19,7 +18,10 @@ use tokio::sync::Notify;
 use super::{
     balance::RoundRobin,
     dns::Member,
+    exchange::Exchange,
     peer::{self, Transport},
+    state::{EndpointState, InFlight},
+    watch::Watch,
 };
 
 /// The endpoints of one upstream.
@@ -27,18 +29,20 @@ pub struct Pool {
     pub(super) members: Vec<Member>,
     transport: Transport,
     identity: u64,
-    current: ArcSwap<Current>,
+    pub(super) current: ArcSwap<Current>,
     /// Addresses of each member, as last resolved.
     known: Mutex<Vec<Vec<SocketAddr>>>,
-    registry: Weak<Registry>,
+    pub(super) registry: Weak<Registry>,
     pub(super) started: AtomicBool,
     pub(super) resolved: Notify,
+    /// What is watched, once a configuration with this pool is put in force, and what makes connections for probes.
+    pub(super) watched: ArcSwapOption<(Arc<Watch>, Arc<Exchange>)>,
 }
 
 /// The addresses known now, and whose turn it is.
 #[derive(Default)]
-struct Current {
-    endpoints: Vec<Arc<Endpoint>>,
+pub(super) struct Current {
+    pub(super) endpoints: Vec<Arc<Endpoint>>,
     turns: RoundRobin,
 }
 
@@ -54,46 +58,39 @@ pub struct Endpoint {
     pub state: Arc<EndpointState>,
 }
 
-/// What is known about an endpoint, across reloads.
-#[derive(Debug, Default)]
-pub struct EndpointState {
-    in_flight: AtomicUsize,
-}
-
-impl EndpointState {
-    /// Requests at this endpoint now.
-    pub fn in_flight(&self) -> usize {
-        self.in_flight.load(Ordering::Relaxed)
-    }
-}
-
-/// A request at an endpoint; ends when dropped, however the request ends.
-pub struct InFlight(Arc<EndpointState>);
-
 impl Endpoint {
-    /// Counts a request in.
-    pub fn enter(&self) -> InFlight {
-        self.state.in_flight.fetch_add(1, Ordering::Relaxed);
-        InFlight(Arc::clone(&self.state))
-    }
-}
-
-impl Drop for InFlight {
-    fn drop(&mut self) {
-        self.0.in_flight.fetch_sub(1, Ordering::Relaxed);
+    /// Counts a request in, if the endpoint's circuit lets it through.
+    pub fn enter(&self, now: Instant) -> Option<InFlight> {
+        InFlight::enter(&self.state, now)
     }
 }
 
 impl Pool {
-    /// The endpoint whose turn it is, avoiding `not` (the one that just failed) where there is another.
-    pub fn next(&self, not: Option<SocketAddr>) -> Option<Arc<Endpoint>> {
-        let current = self.current.load();
-        let first = current.endpoints.get(current.turns.next()?)?;
-        if not != Some(first.address) {
-            return Some(Arc::clone(first));
+    /// The endpoint whose turn it is among those that can be used, avoiding `not` (the one that just failed) where there is
+    /// another, and a place there for a request.
+    pub fn enter(&self, not: Option<SocketAddr>, now: Instant) -> Result<(Arc<Endpoint>, InFlight), Fault> {
+        /// Others may take the last place at an endpoint in between; not for ever.
+        const TRIES: usize = 8;
+        for _ in 0..TRIES {
+            let Some(endpoint) = self.next(not, now) else { break };
+            if let Some(place) = endpoint.enter(now) {
+                return Ok((endpoint, place));
+            }
         }
-        let another = current.endpoints.iter().find(|e| Some(e.address) != not);
-        Some(Arc::clone(another.unwrap_or(first)))
+        Err(self.refusal(now))
+    }
+
+    /// The endpoint whose turn it is among those that can be used, avoiding `not` where there is another.
+    pub fn next(&self, not: Option<SocketAddr>, now: Instant) -> Option<Arc<Endpoint>> {
+        let current = self.current.load();
+        let available = |state: &EndpointState| state.is_available(now);
+        let chosen = current.choose(not, available);
+        let chosen = chosen.or_else(|| current.choose(None, available));
+        let permitted = |state: &EndpointState| state.is_permitted(now);
+        // Which endpoints are well is of no account any more where none is, if the configuration says so.
+        let use_all = || self.watched.load().as_ref().is_some_and(|watched| watched.0.use_all);
+        let chosen = chosen.or_else(|| if use_all() { current.choose(not, permitted) } else { None });
+        chosen.or_else(|| if use_all() { current.choose(None, permitted) } else { None })
     }
 
     /// Whether there is an endpoint to send to.
@@ -101,9 +98,9 @@ impl Pool {
         !self.current.load().endpoints.is_empty()
     }
 
-    /// The addresses in use now with the requests at each.
-    pub fn endpoints(&self) -> Vec<(SocketAddr, usize)> {
-        self.current.load().endpoints.iter().map(|e| (e.address, e.state.in_flight())).collect()
+    /// The endpoints in use now.
+    pub fn endpoints(&self) -> Vec<Arc<Endpoint>> {
+        self.current.load().endpoints.clone()
     }
 
     /// Puts the addresses that a member has resolved to in use.
@@ -125,6 +122,7 @@ impl Pool {
         let weights: Vec<u16> = wanted().map(|(m, _)| m.weight).collect();
         let endpoints = wanted().map(|(m, address)| Arc::new(self.endpoint(m, address))).collect();
         self.current.store(Arc::new(Current { endpoints, turns: RoundRobin::new(&weights) }));
+        self.watch_all();
         self.resolved.notify_waiters();
     }
 
@@ -137,11 +135,23 @@ impl Pool {
     }
 }
 
+impl Current {
+    /// The endpoint whose turn it is among those that fit, but not `not`.
+    fn choose(&self, not: Option<SocketAddr>, fits: impl Fn(&EndpointState) -> bool) -> Option<Arc<Endpoint>> {
+        let fits = |endpoint: &&Arc<Endpoint>| Some(endpoint.address) != not && fits(&endpoint.state);
+        // By drawing again those that are left keep their shares; who has few turns is found by looking at each.
+        let drawn = (0..=self.endpoints.len()).filter_map(|_| self.endpoints.get(self.turns.next()?)).find(fits);
+        drawn.or_else(|| self.endpoints.iter().find(fits)).cloned()
+    }
+}
+
 /// Every pool and endpoint of the process, so that a reload finds those that it keeps.
 #[derive(Default)]
 pub struct Registry {
     pools: Mutex<HashMap<u64, Weak<Pool>>>,
     states: Mutex<HashMap<(u64, SocketAddr), Weak<EndpointState>>>,
+    /// Held while an endpoint is ejected, so that two at once do not both find room.
+    pub(super) ejecting: Mutex<()>,
 }
 
 impl Registry {
@@ -170,6 +180,7 @@ impl Registry {
             registry: Arc::downgrade(self),
             started: AtomicBool::new(false),
             resolved: Notify::new(),
+            watched: ArcSwapOption::empty(),
         });
         let known = pool.known.lock();
         pool.put(&known);
@@ -212,20 +223,24 @@ mod tests {
         Transport { tls: None, http2: false }
     }
 
+    fn in_flight(pool: &Pool) -> Vec<(SocketAddr, usize)> {
+        pool.endpoints().iter().map(|endpoint| (endpoint.address, endpoint.state.in_flight())).collect()
+    }
+
     #[test]
     fn what_a_reload_keeps_keeps_its_state() {
         let registry = Arc::new(Registry::default());
         let before = registry.pool("erp", members(&["127.0.0.1:1", "127.0.0.1:2"]), plain());
-        let busy = before.next(None).unwrap();
-        let _guard = busy.enter();
+        let busy = before.next(None, Instant::now()).unwrap();
+        let _guard = busy.enter(Instant::now()).unwrap();
         let same = registry.pool("erp", members(&["127.0.0.1:1", "127.0.0.1:2"]), plain());
         assert!(Arc::ptr_eq(&before, &same));
         let grown = registry.pool("erp", members(&["127.0.0.1:1", "127.0.0.1:3"]), plain());
-        assert_eq!(grown.endpoints(), [("127.0.0.1:1".parse().unwrap(), 1), ("127.0.0.1:3".parse().unwrap(), 0)]);
+        assert_eq!(in_flight(&grown), [("127.0.0.1:1".parse().unwrap(), 1), ("127.0.0.1:3".parse().unwrap(), 0)]);
         let versioned = registry.pool("erp", members(&["127.0.0.1:1"]), Transport { http2: true, ..plain() });
-        assert_eq!(versioned.endpoints()[0].1, 0, "endpoints of another protocol are others");
+        assert_eq!(in_flight(&versioned)[0].1, 0, "endpoints of another protocol are others");
         let other = registry.pool("crm", members(&["127.0.0.1:1"]), plain());
-        assert_eq!(other.endpoints()[0].1, 0);
+        assert_eq!(in_flight(&other)[0].1, 0);
     }
 
     #[test]
@@ -234,9 +249,9 @@ mod tests {
         let pool = registry.pool("erp", members(&["127.0.0.1:1", "127.0.0.1:2"]), plain());
         let failed: SocketAddr = "127.0.0.1:1".parse().unwrap();
         for _ in 0..4 {
-            assert_ne!(pool.next(Some(failed)).unwrap().address, failed);
+            assert_ne!(pool.next(Some(failed), Instant::now()).unwrap().address, failed);
         }
         let alone = registry.pool("one", members(&["127.0.0.1:1"]), plain());
-        assert_eq!(alone.next(Some(failed)).unwrap().address, failed);
+        assert_eq!(alone.next(Some(failed), Instant::now()).unwrap().address, failed);
     }
 }

@@ -1,0 +1,89 @@
+//! Metrics of endpoints: what changes is counted, what is so is looked up when the metrics are gathered.
+
+use parking_lot::Mutex;
+use prometheus::{IntCounter, IntGaugeVec};
+
+use crate::upstream::{Upstream, breaker::Phase, watch::Event};
+
+/// The metrics of what is watched at the endpoints of one upstream.
+#[derive(Clone)]
+pub struct WatchMetrics {
+    /// Changes, by the number of the event.
+    pub events: [IntCounter; Event::NAMES.len()],
+    pub(super) succeeded: IntCounter,
+    pub(super) failed: IntCounter,
+}
+
+impl WatchMetrics {
+    /// Counts a probe.
+    pub fn probed(&self, succeeded: bool) {
+        if succeeded { self.succeeded.inc() } else { self.failed.inc() }
+    }
+}
+
+/// Gauges with a series for each endpoint of the configuration in force.
+pub(super) struct EndpointGauges {
+    pub(super) healthy: IntGaugeVec,
+    pub(super) ejected: IntGaugeVec,
+    pub(super) circuit: IntGaugeVec,
+    /// Held while they are set and gathered.
+    pub(super) gathering: Mutex<()>,
+}
+
+/// What an endpoint is like, as far as it is watched; or the circuit of an upstream as a whole.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct EndpointNow {
+    upstream: String,
+    /// Its address; `-` for the upstream as a whole.
+    endpoint: String,
+    healthy: Option<bool>,
+    ejected: Option<bool>,
+    circuit: Option<Phase>,
+}
+
+impl EndpointNow {
+    /// What the endpoints of an upstream are like.
+    pub fn of(upstream: &Upstream) -> Vec<Self> {
+        let (name, watch) = (upstream.name.to_string(), &upstream.watch);
+        let now = std::time::Instant::now();
+        let mut all: Vec<Self> = Vec::new();
+        if let Some(circuit) = &watch.whole {
+            let circuit = Some(circuit.shown().phase);
+            all.push(Self { upstream: name.clone(), endpoint: "-".into(), circuit, ..Self::default() });
+        }
+        if watch.health.is_none() && watch.outlier.is_none() && watch.breaker.is_none() {
+            return all;
+        }
+        for endpoint in upstream.pool.endpoints() {
+            let shown = endpoint.state.shown(now);
+            all.push(Self {
+                upstream: name.clone(),
+                endpoint: endpoint.address.to_string(),
+                healthy: shown.health.map(|health| health.state != "unhealthy"),
+                ejected: watch.outlier.as_ref().map(|_| shown.ejected.is_some()),
+                circuit: shown.circuit.map(|circuit| circuit.phase),
+            });
+        }
+        all
+    }
+}
+
+impl EndpointGauges {
+    /// Shows these and no others.
+    pub(super) fn show(&self, endpoints: &[EndpointNow]) {
+        for gauge in [&self.healthy, &self.ejected, &self.circuit] {
+            gauge.reset();
+        }
+        for now in endpoints {
+            let labels = [now.upstream.as_str(), now.endpoint.as_str()];
+            let set = |gauge: &IntGaugeVec, value: Option<i64>| {
+                if let Some(value) = value {
+                    gauge.with_label_values(&labels).set(value);
+                }
+            };
+            set(&self.healthy, now.healthy.map(i64::from));
+            set(&self.ejected, now.ejected.map(i64::from));
+            set(&self.circuit, now.circuit.map(|phase| phase as i64));
+        }
+    }
+}
