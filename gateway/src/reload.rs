@@ -141,7 +141,7 @@ impl Reloader {
         })??;
         refuse_fixed(&current, &next)?;
         let ready = self.ready(&next)?;
-        resolve(&next).await;
+        resolve(&next, &self.gateway).await;
         Ok(self.apply(next, ready))
     }
 
@@ -186,11 +186,11 @@ pub fn warn(snapshot: &Snapshot) -> String {
     rendered
 }
 
-/// Starts resolving the names of new upstreams, and waits a while for the first answers.
-pub async fn resolve(snapshot: &Snapshot) {
+/// Starts resolving the names of new upstreams and watching their endpoints, and waits a while for the first names.
+pub async fn resolve(snapshot: &Snapshot, gateway: &Gateway) {
     let pools: Vec<_> = snapshot.upstreams.values().map(|upstream| Arc::clone(&upstream.pool)).collect();
-    for pool in &pools {
-        pool.start();
+    for upstream in snapshot.upstreams.values() {
+        upstream.start(&gateway.exchange);
     }
     let wait = async {
         for pool in &pools {

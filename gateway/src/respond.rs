@@ -20,6 +20,9 @@ const PROXY_STATUS: HeaderName = HeaderName::from_static("proxy-status");
 pub fn fault_reply(fault: &Fault) -> Reply {
     let (status, detail) = match fault {
         Fault::NoEndpoint => (StatusCode::SERVICE_UNAVAILABLE, "No upstream server is available."),
+        Fault::CircuitOpen { .. } => {
+            (StatusCode::SERVICE_UNAVAILABLE, "The upstream server has failed too often, and is given time to recover.")
+        }
         Fault::Connect(_) => (StatusCode::BAD_GATEWAY, "The upstream server could not be reached."),
         Fault::ConnectTimeout => (StatusCode::GATEWAY_TIMEOUT, "The upstream server could not be reached in time."),
         Fault::Tls(_) => (StatusCode::BAD_GATEWAY, "The upstream server could not be trusted."),
@@ -41,7 +44,7 @@ pub fn fault_reply(fault: &Fault) -> Reply {
         Fault::Internal(_) => (StatusCode::INTERNAL_SERVER_ERROR, "The gateway failed to handle this request."),
     };
     let mut reply = Reply::problem(status, fault.code(), detail);
-    if let Fault::UpstreamAuth { retry_after } = fault {
+    if let Fault::UpstreamAuth { retry_after } | Fault::CircuitOpen { retry_after } = fault {
         reply = reply.header(header::RETRY_AFTER, HeaderValue::from(*retry_after));
     }
     match proxy_status(fault) {
@@ -59,7 +62,7 @@ pub const CLIENT_GONE: StatusCode = match StatusCode::from_u16(499) {
 /// `Proxy-Status` (RFC 9209) for the faults it has a name for.
 fn proxy_status(fault: &Fault) -> Option<&'static str> {
     Some(match fault {
-        Fault::NoEndpoint => "crossway; error=destination_unavailable",
+        Fault::NoEndpoint | Fault::CircuitOpen { .. } => "crossway; error=destination_unavailable",
         Fault::Connect(_) => "crossway; error=connection_refused",
         Fault::ConnectTimeout => "crossway; error=connection_timeout",
         Fault::Tls(_) => "crossway; error=tls_certificate_error",

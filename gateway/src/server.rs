@@ -267,7 +267,7 @@ impl Server {
         let bound = self.listeners.bind(config.listeners.iter().map(|l| l.address.as_str()));
         let bound = bound
             .map_err(|(at, error)| refuse(&format!("/listeners/{at}/address"), format!("cannot be bound: {error}")))?;
-        reload::resolve(&snapshot).await;
+        reload::resolve(&snapshot, &self.gateway).await;
         let mut serving = admin::Serving::default();
         if let Some(config) = &config.admin {
             let state =

@@ -24,6 +24,7 @@ mod drain;
 mod faults;
 mod framing;
 mod grpc;
+mod health;
 mod http2;
 mod jwt;
 mod keys;

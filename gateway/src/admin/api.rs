@@ -1,7 +1,5 @@
 //! The pages of the admin listener.
 
-use std::time::Instant;
-
 use axum::{
     Extension, Json, Router,
     extract::State as From,
@@ -12,12 +10,12 @@ use axum::{
 };
 use serde_json::{Value, json};
 
-use super::{State, audit, guard};
+use super::{State, audit, guard, upstreams};
 use crate::{
     certificate::{self, Facts},
     reload::Outcome,
     snapshot::{Destination, Snapshot, SplitTarget, Target, Way},
-    upstream::{Endpoint, Pool, Upstream, auth::Identity},
+    telemetry::metrics::EndpointNow,
 };
 
 /// All pages; `/healthz` and `/readyz` without a token.
@@ -80,17 +78,11 @@ async fn metrics(From(state): From<State>) -> Response {
     let metrics = std::sync::Arc::clone(&state.gateway.metrics);
     metrics.issued_keys.set(i64::try_from(state.gateway.keys.count()).unwrap_or(i64::MAX));
     let snapshot = state.gateway.snapshot.load_full();
-    let render = move || {
-        let endpoints = |(name, upstream): (_, &std::sync::Arc<Upstream>)| {
-            let shown = |e: std::sync::Arc<Endpoint>| (name, e.address.to_string(), e.state.in_flight());
-            upstream.pool.endpoints().into_iter().map(shown).collect::<Vec<_>>()
-        };
-        let in_force: Vec<_> =
-            snapshot.upstreams.iter().map(|(name, upstream)| (name.as_str(), upstream)).flat_map(endpoints).collect();
-        metrics.endpoints(&in_force);
-        metrics.render()
+    let gather = move || {
+        let endpoints: Vec<_> = snapshot.upstreams.values().flat_map(|upstream| EndpointNow::of(upstream)).collect();
+        metrics.render_with(&endpoints)
     };
-    match tokio::task::spawn_blocking(render).await {
+    match tokio::task::spawn_blocking(gather).await {
         Ok(text) => ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], text).into_response(),
         Err(_) => problem(StatusCode::INTERNAL_SERVER_ERROR, "internal_error", "The metrics cannot be gathered."),
     }
@@ -115,7 +107,7 @@ async fn status(From(state): From<State>) -> Json<Value> {
         "last_reload": last,
         "listeners": listeners(&state, &snapshot),
         "routes": routes(&snapshot),
-        "upstreams": upstreams(&snapshot),
+        "upstreams": upstreams::shown(&snapshot),
     }))
 }
 
@@ -167,37 +159,6 @@ fn routes(snapshot: &Snapshot) -> Vec<Value> {
         json!({"name": *route.name, "way": way, "why": why, "upstream": upstream, "split": split, "plugins": plugins})
     };
     snapshot.router.values().map(shown).collect()
-}
-
-fn upstreams(snapshot: &Snapshot) -> Vec<Value> {
-    let shown = |(name, upstream): (&String, &std::sync::Arc<crate::upstream::Upstream>)| {
-        let endpoints: Vec<_> = upstream.pool.endpoints().iter().map(|e| endpoint(&upstream.pool, e)).collect();
-        let auth = upstream.auth.as_ref().map(|identity| {
-            let left = match identity {
-                Identity::Tokens(tokens) => tokens.left().map(|left| left.as_secs()),
-                Identity::Fixed(..) => None,
-            };
-            json!({"kind": identity.kind(), "token_seconds": left})
-        });
-        json!({"name": name, "endpoints": endpoints, "auth": auth})
-    };
-    snapshot.upstreams.iter().map(shown).collect()
-}
-
-fn endpoint(pool: &Pool, endpoint: &Endpoint) -> Value {
-    let now = Instant::now();
-    let share = pool.slow_start().map(|window| endpoint.state.warmth.share(now, window)).filter(|share| *share < 1.0);
-    let slow_start = share.map(|share| {
-        let since = endpoint.state.warmth.age(now).unwrap_or_default();
-        json!({"seconds": since.as_secs(), "share": share})
-    });
-    json!({
-        "address": endpoint.address.to_string(),
-        "in_flight": endpoint.state.in_flight(),
-        "weight": endpoint.weight,
-        "priority": endpoint.priority.0,
-        "slow_start": slow_start,
-    })
 }
 
 /// Reloads and says how it ended: 200, or 422 with the located errors.

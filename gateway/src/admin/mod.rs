@@ -5,6 +5,7 @@ mod audit;
 mod guard;
 mod keys;
 mod listen;
+mod upstreams;
 
 use std::sync::Arc;
 

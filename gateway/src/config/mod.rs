@@ -11,6 +11,7 @@ pub mod error;
 mod excerpt;
 mod explain;
 mod files;
+pub mod health;
 pub mod limits;
 pub mod listener;
 mod load;

@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 
 use crossway_plugin_api::config::{
-    ByteRate, ByteSize, FieldName, FieldValue, FileText, Glob, HumanDuration, Network, Sha256Hex, StatusSet,
+    ByteRate, ByteSize, FieldName, FieldValue, FileText, Glob, HumanDuration, Network, Percent, Sha256Hex, StatusSet,
 };
 use serde_json::Value;
 
@@ -28,7 +28,7 @@ keys. What the plugins do is told in [plugins/README.md](../plugins/README.md).
 
 ";
 
-const FORMATS: [(&str, &str); 11] = [
+const FORMATS: [(&str, &str); 12] = [
     (HumanDuration::FORMAT, "duration"),
     (ByteSize::FORMAT, "size"),
     (ByteRate::FORMAT, "rate"),
@@ -37,6 +37,7 @@ const FORMATS: [(&str, &str); 11] = [
     (FileText::FORMAT, "path of a file"),
     (Glob::FORMAT, "pattern"),
     (Network::FORMAT, "network"),
+    (Percent::FORMAT, "share, such as `20%`"),
     (Sha256Hex::FORMAT, "SHA-256"),
     (StatusSet::FORMAT, "status code, class or range"),
     (RetryOn::FORMAT, "`connect_error`, `reset`, or status code, class or range"),
@@ -131,7 +132,7 @@ impl<'s> Page<'s> {
         match value.get("type").and_then(Value::as_str) {
             Some("string") => "text".into(),
             Some("boolean") => "`true` or `false`".into(),
-            Some("integer") => number(value),
+            Some("integer" | "number") => number(value),
             Some("array") => match value.get("items") {
                 Some(items) => format!("list: {}", self.kind(&format!("{path}[]"), items)),
                 None => "list".into(),

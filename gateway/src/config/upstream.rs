@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     balance::{Balance, Sticky},
+    health::{CircuitBreaker, HealthCheck, Outlier, Panic},
     tls::KeyPair,
     upstream_auth::UpstreamAuth,
 };
@@ -40,6 +41,15 @@ pub struct Upstream {
     /// How the gateway signs in at the endpoints. What it writes replaces what the client has sent there. Default: it does
     /// not, and the client's own credentials go on where no plugin has taken them out.
     pub auth: Option<UpstreamAuth>,
+    /// Probes of each endpoint. Default: there are none.
+    pub health_check: Option<HealthCheck>,
+    /// When an endpoint is taken out for a while because its answers fail. Default: never.
+    pub outlier: Option<Outlier>,
+    /// When nothing is sent for a while because answers fail. Default: never.
+    pub circuit_breaker: Option<CircuitBreaker>,
+    /// What happens to requests while probes and ejections leave no endpoint. Default `refuse`; only beside `health_check` or
+    /// `outlier`.
+    pub panic: Option<Panic>,
 }
 
 /// One server.

@@ -24,7 +24,7 @@ use super::{
 };
 use crate::{
     request::{self, BodyFraming},
-    upstream::{Asked, Endpoint, Upstream, exchange, fault, lease::Lease, pool::InFlight},
+    upstream::{Asked, Endpoint, Upstream, exchange, fault, lease::Lease, state::InFlight},
 };
 
 /// A call whose response header has come.
@@ -65,10 +65,11 @@ async fn call(
 ) -> Result<Answered, Fault> {
     loop {
         let (endpoint, place) = admitted.attempts.begin(upstream).await?;
-        let mut attempt = Attempt { steps, upstream, endpoint: &endpoint, deadline, reused: false };
+        let mut attempt = Attempt { steps, upstream, endpoint: &endpoint, deadline, reused: false, sent: None };
         let answered = attempt.run(session, admitted, upload, place).await;
         let replayable = upload.is_replayable();
-        let asked = Asked { method: &session.req_header().method, replayable, reused: attempt.reused };
+        let Attempt { reused, sent, .. } = attempt;
+        let asked = Asked { method: &session.req_header().method, replayable, reused, sent };
         let again = admitted.attempts.settle(upstream, answered.as_ref().map(|answered| &answered.head), &asked);
         let refused = match &answered {
             Ok(answered) => {
@@ -90,6 +91,7 @@ struct Attempt<'a> {
     endpoint: &'a Arc<Endpoint>,
     deadline: Instant,
     reused: bool,
+    sent: Option<Instant>,
 }
 
 impl Attempt<'_> {
@@ -116,7 +118,9 @@ impl Attempt<'_> {
         loop {
             if sending && upload.is_over() {
                 sending = false;
-                until = self.deadline.min(Instant::now() + self.upstream.timeouts.first_byte);
+                let sent = Instant::now();
+                self.sent = Some(sent);
+                until = self.deadline.min(sent + self.upstream.timeouts.first_byte);
                 alarm.as_mut().reset(until.into());
             }
             tokio::select! {

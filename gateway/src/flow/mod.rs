@@ -26,7 +26,7 @@ use crate::{
     front::Conn,
     request::Framing,
     snapshot::{ListenerState, Route, Snapshot},
-    upstream::{Attempts, Upstream, pool::InFlight},
+    upstream::{Attempts, Upstream, state::InFlight},
 };
 
 pub use grpc::trailers::clean as clean_trailers;
@@ -89,6 +89,8 @@ pub struct Attempt {
     pub place: Option<InFlight>,
     /// Whether its connection had served a request before.
     pub reused: bool,
+    /// When the whole request had been sent.
+    pub sent: Option<Instant>,
     /// Whether it ended in a status that is to be tried again.
     pub refused_status: bool,
 }

@@ -185,6 +185,7 @@ impl Admitted {
         let deadline = asked.map_or(total, |asked| asked.min(total));
         self.ctx.deadline = Some(deadline);
         self.attempts.deadline = Some(deadline);
+        self.attempts.is_hurried = asked.is_some_and(|asked| asked < total);
         Ok(())
     }
 

@@ -39,8 +39,10 @@ impl Admitted {
     }
 
     /// Bounds the wait for the response header from now on.
-    fn await_header(&self, upstream: &Upstream) {
-        let first_byte = Instant::now() + upstream.timeouts.first_byte;
+    fn await_header(&mut self, upstream: &Upstream) {
+        let sent = Instant::now();
+        self.attempt.sent = Some(sent);
+        let first_byte = sent + upstream.timeouts.first_byte;
         self.conn.answer_by(Some(self.ctx.deadline.map_or(first_byte, |d| d.min(first_byte))));
     }
 }
@@ -212,12 +214,17 @@ impl Steps {
             self.defect(session).await;
             return 500;
         };
+        let fault = fault_of(error, in_air);
+        if let Some(upstream) = in_air.upstream.clone() {
+            // Time-outs come this way, and what else ended an attempt without a word on trying again.
+            let asked = asked(session, &in_air.attempt);
+            in_air.attempts.note(&upstream, Err(&fault), &asked);
+        }
         in_air.end_attempt();
         if in_air.outcome.code.is_some() {
             // The fault was met, and what could be said was said.
             return 0;
         }
-        let fault = fault_of(error, in_air);
         let sent = self.fault(session, in_air, &fault).await;
         if sent.is_err() { 0 } else { session.response_written().map_or(0, |head| head.status.as_u16()) }
     }
@@ -228,6 +235,7 @@ fn asked<'a>(session: &'a Session, attempt: &Attempt) -> Asked<'a> {
         method: &session.req_header().method,
         replayable: !session.as_downstream().retry_buffer_truncated(),
         reused: attempt.reused,
+        sent: attempt.sent,
     }
 }
 

@@ -11,6 +11,7 @@ mod split;
 mod stores;
 mod tls;
 mod upstreams;
+mod watched;
 
 use std::{
     collections::{BTreeMap, HashMap, HashSet},

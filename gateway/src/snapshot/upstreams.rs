@@ -38,6 +38,7 @@ impl Compiler<'_> {
         let pointer = below("/upstreams", name);
         self.timeouts(&pointer, &config.timeouts);
         let members = self.members(&pointer, config);
+        let watch = self.watch(&pointer, name, config);
         let tls = match &config.tls {
             None => None,
             Some(tls) => Some(self.tls(&pointer, tls)?),
@@ -62,6 +63,7 @@ impl Compiler<'_> {
             retry: retry::Rules::compile(&config.retry),
             metrics: self.around.metrics.upstream(name),
             auth: self.identity(&pointer, name, config),
+            watch: watch?,
         })
     }
 

@@ -8,12 +8,18 @@ use std::{
 
 use crossway_plugin_api::MetricsScope;
 use http::StatusCode;
+use parking_lot::Mutex;
 use prometheus::{
     Encoder, Gauge, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts,
     Registry, TextEncoder, core::Collector as _,
 };
 
-pub use super::listeners::{Expiry, HandshakeMetrics, ListenerMetrics, Unwelcome};
+use super::endpoints::EndpointGauges;
+pub use super::{
+    endpoints::{EndpointNow, WatchMetrics},
+    listeners::{Expiry, HandshakeMetrics, ListenerMetrics, Unwelcome},
+};
+use crate::upstream::watch::Event;
 
 /// Route label of requests that no route has taken.
 pub const NO_ROUTE: &str = "-";
@@ -31,7 +37,10 @@ pub struct Metrics {
     upstream_seconds: HistogramVec,
     attempts: IntCounterVec,
     upstream_auth: IntCounterVec,
-    endpoint_in_flight: IntGaugeVec,
+    endpoint_events: IntCounterVec,
+    probes: IntCounterVec,
+    /// What endpoints are like while the metrics are gathered.
+    endpoints: EndpointGauges,
     connections: IntGaugeVec,
     accepted: IntCounterVec,
     unwelcome: IntCounterVec,
@@ -153,11 +162,35 @@ impl Metrics {
                 "Tokens that the gateway has got for itself, and what became of them.",
                 &["upstream", "event"],
             ),
-            endpoint_in_flight: gauges(
-                "crossway_endpoint_requests_in_flight",
-                "Requests at an endpoint now.",
-                &["upstream", "endpoint"],
+            endpoint_events: counters(
+                "crossway_endpoint_events_total",
+                "Endpoints and circuits that have changed their state.",
+                &["upstream", "event"],
             ),
+            probes: counters("crossway_health_probes_total", "Probes of endpoints.", &["upstream", "result"]),
+            endpoints: EndpointGauges {
+                in_flight: gauges(
+                    "crossway_endpoint_requests_in_flight",
+                    "Requests at an endpoint now.",
+                    &["upstream", "endpoint"],
+                ),
+                healthy: gauges(
+                    "crossway_endpoint_healthy",
+                    "1 while probes leave the endpoint in use, else 0.",
+                    &["upstream", "endpoint"],
+                ),
+                ejected: gauges(
+                    "crossway_endpoint_ejected",
+                    "1 while the endpoint is ejected because its answers failed, else 0.",
+                    &["upstream", "endpoint"],
+                ),
+                circuit: gauges(
+                    "crossway_circuit_state",
+                    "0 while the circuit is closed, 1 while it is half-open, 2 while it is open.",
+                    &["upstream", "endpoint"],
+                ),
+                gathering: Mutex::new(()),
+            },
             connections: gauges("crossway_connections", "Open client connections.", &["listener"]),
             accepted: counters("crossway_connections_total", "Client connections accepted.", &["listener"]),
             unwelcome: counters(
@@ -257,6 +290,16 @@ impl Metrics {
         AuthMetrics { fetched, failed, rejected, missing }
     }
 
+    /// The handles of what is watched at the endpoints of one upstream.
+    pub fn watch(&self, name: &str) -> WatchMetrics {
+        let probes = |result| self.probes.with_label_values(&[name, result]);
+        WatchMetrics {
+            events: Event::NAMES.map(|event| self.endpoint_events.with_label_values(&[name, event])),
+            succeeded: probes("ok"),
+            failed: probes("failed"),
+        }
+    }
+
     /// The handles of one listener.
     pub fn listener(&self, name: &str) -> ListenerMetrics {
         let handshakes = |result| self.handshakes.with_label_values(&[name, result]);
@@ -284,23 +327,6 @@ impl Metrics {
                 let (listener, certificate) = (label("listener"), label("certificate"));
                 if !in_force.iter().any(|e| (e.listener, e.certificate.as_str()) == (listener, certificate)) {
                     let _ = self.certificates.remove_label_values(&[listener, certificate]);
-                }
-            }
-        }
-    }
-
-    /// Shows the requests at each endpoint (upstream, address, count) of the configuration in force, and at no others.
-    pub fn endpoints(&self, in_force: &[(&str, String, usize)]) {
-        for (upstream, address, count) in in_force {
-            let gauge = self.endpoint_in_flight.with_label_values(&[upstream, address.as_str()]);
-            gauge.set(i64::try_from(*count).unwrap_or(i64::MAX));
-        }
-        let known: HashSet<(&str, &str)> = in_force.iter().map(|(name, at, _)| (*name, at.as_str())).collect();
-        for family in self.endpoint_in_flight.collect() {
-            for metric in family.get_metric() {
-                let label = |name| metric.get_label().iter().find(|pair| pair.name() == name).map_or("", |p| p.value());
-                if !known.contains(&(label("upstream"), label("endpoint"))) {
-                    let _ = self.endpoint_in_flight.remove_label_values(&[label("upstream"), label("endpoint")]);
                 }
             }
         }
@@ -369,6 +395,12 @@ impl Metrics {
                 for event in AUTH_EVENTS {
                     let _ = self.upstream_auth.remove_label_values(&[value, event]);
                 }
+                for event in Event::NAMES {
+                    let _ = self.endpoint_events.remove_label_values(&[value, event]);
+                }
+                for result in ["ok", "failed"] {
+                    let _ = self.probes.remove_label_values(&[value, result]);
+                }
             }
             "listener" if !names.listeners.contains(value) => {
                 let _ = self.connections.remove_label_values(&[value]);
@@ -382,6 +414,13 @@ impl Metrics {
             }
             _ => {}
         }
+    }
+
+    /// The same, with what these endpoints are like now, and no others.
+    pub fn render_with(&self, endpoints: &[EndpointNow]) -> Vec<u8> {
+        let _one_at_a_time = self.endpoints.gathering.lock();
+        self.endpoints.show(endpoints);
+        self.render()
     }
 
     /// The exposition text (Prometheus text format 0.0.4).
@@ -434,8 +473,7 @@ mod tests {
         metrics.listener("old").open.inc();
         metrics.upstream("old").answered.inc();
         metrics.upstream_auth("old").fetched.inc();
-        metrics.endpoints(&[("old", "127.0.0.1:1".to_owned(), 1)]);
-        metrics.endpoints(&[("new", "127.0.0.1:1".to_owned(), 2)]);
+        metrics.watch("old").probed(true);
         metrics.keep_only(&Names { routes: ["new".to_owned()].into(), ..Names::default() });
         assert!(!String::from_utf8(metrics.render()).unwrap().contains("old"));
     }

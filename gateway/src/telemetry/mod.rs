@@ -2,6 +2,7 @@
 
 pub mod access_log;
 pub mod audit;
+mod endpoints;
 pub mod line;
 mod listeners;
 pub mod metrics;

@@ -9,7 +9,7 @@ use parking_lot::Mutex;
 use pingora_core::protocols::http::client::HttpSession;
 use pingora_http::ResponseHeader;
 
-use super::{exchange::within, fault, lease::Lease, pool::InFlight};
+use super::{exchange::within, fault, lease::Lease, state::InFlight};
 
 /// Responses on the way to the final one, such as 103 (RFC 9110, section 15.2), for whoever waits for that.
 #[derive(Default)]

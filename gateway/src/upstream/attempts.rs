@@ -11,13 +11,17 @@ use crossway_plugin_api::Fault;
 use http::{Method, StatusCode};
 use pingora_http::{RequestHeader, ResponseHeader};
 
-use super::{Endpoint, Upstream, Wish, auth::Shown, choice::Tried, pool::InFlight, retry::Failed};
+use super::{
+    Endpoint, Upstream, Wish, auth::Shown, breaker::Pass, choice::Tried, retry::Failed, state::InFlight, watch::Came,
+};
 
 /// The attempts of one request.
 #[derive(Default)]
 pub struct Attempts {
     /// When the response header must be there; bounds all attempts together. No bound before it is set.
     pub deadline: Option<Instant>,
+    /// Whether the caller has set the deadline: that it passes says nothing of an endpoint.
+    pub is_hurried: bool,
     /// Attempts made, the current one included.
     pub made: u32,
     /// What the request brings to the choice of an endpoint.
@@ -38,6 +42,8 @@ pub struct Attempts {
 struct Current {
     endpoint: Arc<Endpoint>,
     started: Instant,
+    /// Leave of the endpoint's circuit.
+    pass: Option<Pass>,
 }
 
 /// What must be known of a request to make it again.
@@ -49,6 +55,8 @@ pub struct Asked<'a> {
     pub replayable: bool,
     /// Whether this attempt's connection had served a request before.
     pub reused: bool,
+    /// When the whole request had been sent, if it has: what follows is the endpoint's time.
+    pub sent: Option<Instant>,
 }
 
 impl Attempts {
@@ -71,14 +79,13 @@ impl Attempts {
         if started >= bound {
             return Err(Fault::Deadline);
         }
-        let endpoint = upstream.pool.choose(&self.wish, &self.tried, started).ok_or(Fault::NoEndpoint)?;
+        let (endpoint, place) = upstream.pool.enter(&self.wish, &self.tried, started)?;
         if self.made > 0 {
             upstream.metrics.retried.inc();
         }
         self.made += 1;
         (self.endpoint, self.tag) = (Some(endpoint.address), endpoint.tag);
-        self.current = Some(Current { endpoint: Arc::clone(&endpoint), started });
-        let place = endpoint.enter();
+        self.current = Some(Current { endpoint: Arc::clone(&endpoint), started, pass: place.pass() });
         Ok((endpoint, place))
     }
 
@@ -94,6 +101,7 @@ impl Attempts {
 
     /// Ends the current attempt with the endpoint's answer or with a fault; whether to make another.
     pub fn settle(&mut self, upstream: &Upstream, came: Result<&ResponseHeader, &Fault>, asked: &Asked<'_>) -> bool {
+        self.note(upstream, came, asked);
         let took = self.leave();
         let failed = Failed {
             attempts: self.made - self.shown.repeats(),
@@ -128,6 +136,14 @@ impl Attempts {
         } else {
             self.tried.add(address);
         }
+    }
+
+    /// Tells the endpoint of the current attempt, if there is one, what came of it.
+    pub fn note(&self, upstream: &Upstream, came: Result<&ResponseHeader, &Fault>, asked: &Asked<'_>) {
+        let Some(current) = &self.current else { return };
+        let (first, now) = (self.made == 1 && !self.is_hurried, Instant::now());
+        let came = Came::of(came, asked, (first, upstream.http2), now);
+        upstream.pool.note(&current.endpoint, current.pass, &came, now);
     }
 
     /// Whether an answer with this status wants the request once more, with something else to show.

@@ -20,10 +20,11 @@ use pingora_core::{
         http::{Connector, v1},
     },
     protocols::http::client::HttpSession,
+    upstreams::peer::HttpPeer,
 };
 use pingora_http::{RequestHeader, ResponseHeader};
 
-use super::{Answer, Asked, Attempts, Endpoint, Interim, Upstream, fault, lease::Lease, peer, pool::InFlight};
+use super::{Answer, Asked, Attempts, Endpoint, Interim, Upstream, fault, lease::Lease, peer, state::InFlight};
 
 /// Makes exchanges; one for the process, with its pool of connections.
 pub struct Exchange {
@@ -128,12 +129,30 @@ impl Exchange {
     ) -> Result<(HttpSession, bool), Fault> {
         let left = deadline.saturating_duration_since(Instant::now());
         let peer = peer::for_attempt(&endpoint.peer, &upstream.timeouts, left);
-        if !upstream.http2 {
-            let connected = within(deadline, self.http1.get_http_session(&peer)).await?;
+        self.session(&peer, upstream.http2, deadline).await
+    }
+
+    /// A session that is used once, on a connection of its own, and closed at the end of the loan. `endpoint.peer` has its
+    /// time-outs.
+    pub(super) async fn connect_once(
+        self: &Arc<Self>,
+        endpoint: Arc<Endpoint>,
+        http2: bool,
+        deadline: Instant,
+    ) -> Result<Lease, Fault> {
+        /// Just long enough for a pool to see that the connection is not wanted.
+        const KEPT: Duration = Duration::from_millis(1);
+        let (session, _) = self.session(&endpoint.peer, http2, deadline).await?;
+        Ok(Lease::new(session, endpoint, Arc::clone(self), KEPT))
+    }
+
+    async fn session(&self, peer: &HttpPeer, http2: bool, deadline: Instant) -> Result<(HttpSession, bool), Fault> {
+        if !http2 {
+            let connected = within(deadline, self.http1.get_http_session(peer)).await?;
             let (session, reused) = connected.map_err(|e| fault::connecting(&e))?;
             return Ok((HttpSession::H1(session), reused));
         }
-        let connected = within(deadline, self.http2.get_http_session(&peer)).await?;
+        let connected = within(deadline, self.http2.get_http_session(peer)).await?;
         let (session, reused) = connected.map_err(|e| fault::connecting(&e))?;
         if matches!(session, HttpSession::H2(_)) {
             Ok((session, reused))
@@ -158,9 +177,10 @@ impl Exchange {
             attempts.sign(&mut header)?;
             let method = header.method.clone();
             let mut attempt =
-                Attempt { exchange: self, upstream, endpoint: &endpoint, interim, deadline, reused: false };
+                Attempt { exchange: self, upstream, endpoint: &endpoint, interim, deadline, reused: false, sent: None };
             let outcome = attempt.run(header, &mut payload, place).await;
-            let asked = Asked { method: &method, replayable: payload.is_replayable(), reused: attempt.reused };
+            let Attempt { reused, sent, .. } = attempt;
+            let asked = Asked { method: &method, replayable: payload.is_replayable(), reused, sent };
             let again = attempts.settle(upstream, outcome.as_ref().map(|(head, _)| head), &asked);
             let refused = match &outcome {
                 Ok((head, _)) => attempts.is_refused(upstream, head.status, asked.replayable).await,
@@ -180,6 +200,7 @@ struct Attempt<'a> {
     interim: &'a Interim,
     deadline: Instant,
     reused: bool,
+    sent: Option<Instant>,
 }
 
 impl Attempt<'_> {
@@ -228,7 +249,9 @@ impl Attempt<'_> {
         {
             return Err(fault.clone());
         }
-        let until = self.deadline.min(Instant::now() + self.upstream.timeouts.first_byte);
+        let sent = Instant::now();
+        self.sent = Some(sent);
+        let until = self.deadline.min(sent + self.upstream.timeouts.first_byte);
         let head = self.read_head(session, until, switches).await;
         match (written, head) {
             (Err(_), Err(why @ Fault::Unprocessed(_))) => Err(why),

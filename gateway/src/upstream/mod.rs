@@ -4,19 +4,26 @@ mod answer;
 pub mod attempts;
 pub mod auth;
 pub mod balance;
+pub mod breaker;
 pub mod choice;
 pub mod dns;
 pub mod exchange;
 pub mod fault;
+pub mod health;
 pub mod lease;
 pub mod names;
+pub mod outlier;
 pub mod peer;
 pub mod pool;
 pub mod rendezvous;
 pub mod retry;
+pub mod state;
 pub mod sticky;
 pub mod value;
 pub mod warmth;
+pub mod watch;
+mod watching;
+mod window;
 
 use std::{sync::Arc, time::Duration};
 
@@ -32,6 +39,7 @@ pub use answer::{Answer, Interim};
 pub use attempts::{Asked, Attempts};
 pub use choice::Wish;
 pub use pool::{Endpoint, Pool, Registry};
+pub use state::EndpointState;
 
 /// A named pool with the rules of one configuration. The pool itself outlives configurations that do not change it.
 pub struct Upstream {
@@ -53,6 +61,16 @@ pub struct Upstream {
     pub metrics: UpstreamMetrics,
     /// How the gateway signs in, if it does.
     pub auth: Option<auth::Identity>,
+    /// What is watched at its endpoints.
+    pub watch: Arc<watch::Watch>,
+}
+
+impl Upstream {
+    /// Puts what it needs in the background to work: names are resolved, endpoints are watched. Needs a runtime.
+    pub fn start(&self, exchange: &Arc<exchange::Exchange>) {
+        self.pool.watch(&self.watch, exchange);
+        self.pool.start();
+    }
 }
 
 impl Upstream {

@@ -3,13 +3,16 @@
 use std::{
     hash::{DefaultHasher, Hash, Hasher},
     net::SocketAddr,
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
     time::Duration,
 };
 
 use pingora_core::{
     listeners::ALPN,
-    protocols::tls::CaType,
+    protocols::{l4::socket::SocketAddr as PeerAddress, tls::CaType},
     upstreams::peer::{HttpPeer, HttpUpstreamRequestPolicy},
     utils::tls::{CertKey, WrappedX509, parse_x509},
 };
@@ -145,6 +148,24 @@ pub fn for_attempt(template: &HttpPeer, timeouts: &StepTimeouts, left: Duration)
     options.read_timeout = Some(timeouts.idle.max(timeouts.first_byte));
     options.write_timeout = Some(timeouts.idle.min(left));
     options.idle_timeout = Some(timeouts.idle);
+    peer
+}
+
+/// The template for one probe, on a connection that is shared with nothing, perhaps to another port.
+pub(super) fn for_probe(template: &HttpPeer, port: Option<u16>, timeout: Duration) -> HttpPeer {
+    static NUMBER: AtomicU64 = AtomicU64::new(0);
+    let mut peer = template.clone();
+    if let (Some(port), Some(address)) = (port, peer._address.as_inet()) {
+        peer._address = PeerAddress::Inet(SocketAddr::new(address.ip(), port));
+    }
+    let mut hasher = DefaultHasher::new();
+    ("a probe", template.group_key, NUMBER.fetch_add(1, Ordering::Relaxed)).hash(&mut hasher);
+    peer.group_key = hasher.finish();
+    let options = &mut peer.options;
+    options.connection_timeout = Some(timeout);
+    options.total_connection_timeout = Some(timeout);
+    options.read_timeout = Some(timeout);
+    options.write_timeout = Some(timeout);
     peer
 }
 

@@ -4,14 +4,12 @@ use std::{
     collections::HashMap,
     hash::{DefaultHasher, Hash, Hasher},
     net::SocketAddr,
-    sync::{
-        Arc, Weak,
-        atomic::{AtomicBool, AtomicUsize, Ordering},
-    },
+    sync::{Arc, Weak, atomic::AtomicBool},
     time::{Duration, Instant},
 };
 
-use arc_swap::ArcSwap;
+use arc_swap::{ArcSwap, ArcSwapOption};
+use crossway_plugin_api::Fault;
 use http::HeaderValue;
 use parking_lot::Mutex;
 use pingora_core::upstreams::peer::HttpPeer;
@@ -20,11 +18,13 @@ use tokio::sync::Notify;
 use super::{
     choice::{self, Current, Rule, Tried, Wish},
     dns::{Member, Place},
+    exchange::Exchange,
     names::Names,
     peer::{self, Transport},
     rendezvous,
+    state::{EndpointState, InFlight},
     sticky::Tags,
-    warmth::Warmth,
+    watch::Watch,
 };
 
 /// The endpoints of one upstream.
@@ -33,14 +33,16 @@ pub struct Pool {
     name: Arc<str>,
     settings: Settings,
     identity: u64,
-    current: ArcSwap<Current>,
+    pub(super) current: ArcSwap<Current>,
     /// Places of each member, as last resolved.
     known: Mutex<Vec<Vec<Place>>>,
     /// Whether no pool of this name was there before: what it begins with is not new beside anything.
     is_first: bool,
-    registry: Weak<Registry>,
+    pub(super) registry: Weak<Registry>,
     pub(super) started: AtomicBool,
     pub(super) resolved: Notify,
+    /// What is watched, once a configuration with this pool is put in force, and what makes connections for probes.
+    pub(super) watched: ArcSwapOption<(Arc<Watch>, Arc<Exchange>)>,
 }
 
 /// How a pool speaks to its endpoints, and chooses among them.
@@ -87,54 +89,49 @@ pub struct Endpoint {
     pub state: Arc<EndpointState>,
 }
 
-/// What is known about an endpoint, across reloads.
-#[derive(Debug, Default)]
-pub struct EndpointState {
-    in_flight: AtomicUsize,
-    /// Since when it has been there.
-    pub warmth: Warmth,
-}
-
-impl EndpointState {
-    /// Requests at this endpoint now.
-    pub fn in_flight(&self) -> usize {
-        self.in_flight.load(Ordering::Relaxed)
-    }
-
-    /// Whether requests may be sent there.
-    pub fn is_available(&self, _now: Instant) -> bool {
-        true
-    }
-}
-
-/// A request at an endpoint; ends when dropped, however the request ends.
-pub struct InFlight(Arc<EndpointState>);
-
 impl Endpoint {
-    /// Counts a request in.
-    pub fn enter(&self) -> InFlight {
-        self.state.in_flight.fetch_add(1, Ordering::Relaxed);
-        InFlight(Arc::clone(&self.state))
-    }
-}
-
-impl Drop for InFlight {
-    fn drop(&mut self) {
-        self.0.in_flight.fetch_sub(1, Ordering::Relaxed);
+    /// Counts a request in, if the endpoint's circuit lets it through.
+    pub fn enter(&self, now: Instant) -> Option<InFlight> {
+        InFlight::enter(&self.state, now)
     }
 }
 
 impl Pool {
+    /// An endpoint for the next attempt, and a place there for a request.
+    pub fn enter(&self, wish: &Wish, tried: &Tried, now: Instant) -> Result<(Arc<Endpoint>, InFlight), Fault> {
+        /// Others may take the last place at an endpoint in between; not for ever.
+        const TRIES: usize = 8;
+        for _ in 0..TRIES {
+            let Some(endpoint) = self.choose(wish, tried, now) else { break };
+            if let Some(place) = endpoint.enter(now) {
+                return Ok((endpoint, place));
+            }
+        }
+        Err(self.refusal(now))
+    }
+
     /// The endpoint for the next attempt: one that is available, and has not been tried if there is another such. `None`
     /// if none is available.
     pub fn choose(&self, wish: &Wish, tried: &Tried, now: Instant) -> Option<Arc<Endpoint>> {
+        let available = |e: &Endpoint| e.state.is_available(now);
+        let permitted = |e: &Endpoint| e.state.is_permitted(now);
+        // Which endpoints are well is of no account any more where none is, if the configuration says so.
+        let use_all = || self.watched.load().as_ref().is_some_and(|watched| watched.0.use_all);
+        let chosen = self.choose_of((wish, tried, now), &available);
+        chosen.or_else(|| if use_all() { self.choose_of((wish, tried, now), &permitted) } else { None })
+    }
+
+    /// One of those that may be used; one that has not been tried, if there is such.
+    fn choose_of(
+        &self,
+        (wish, tried, now): (&Wish, &Tried, Instant),
+        may: &impl Fn(&Endpoint) -> bool,
+    ) -> Option<Arc<Endpoint>> {
         let current = self.current.load();
         let share = choice::share_of(self.settings.slow_start, now);
-        let available = |e: &Endpoint| e.state.is_available(now);
-        let untried = |e: &Endpoint| !tried.has(e.address) && available(e);
         let rule = self.settings.rule;
-        let chosen = current.choose(rule, wish, &share, &untried);
-        let again = || current.choose(rule, wish, &share, &available).filter(|_| !tried.is_empty());
+        let chosen = current.choose(rule, wish, &share, &|e| !tried.has(e.address) && may(e));
+        let again = || current.choose(rule, wish, &share, may).filter(|_| !tried.is_empty());
         chosen.or_else(again).cloned()
     }
 
@@ -188,6 +185,7 @@ impl Pool {
         }
         let endpoints = wanted().map(|(m, place)| Arc::new(self.endpoint(m, place, is_new))).collect();
         self.current.store(Arc::new(Current::new(endpoints)));
+        self.watch_all();
         self.resolved.notify_waiters();
     }
 
@@ -215,6 +213,8 @@ impl Pool {
 pub struct Registry {
     pools: Mutex<HashMap<u64, Weak<Pool>>>,
     states: Mutex<HashMap<(u64, SocketAddr), Weak<EndpointState>>>,
+    /// Held while an endpoint is ejected, so that two at once do not both find room.
+    pub(super) ejecting: Mutex<()>,
 }
 
 impl Registry {
@@ -246,6 +246,7 @@ impl Registry {
             registry: Arc::downgrade(self),
             started: AtomicBool::new(false),
             resolved: Notify::new(),
+            watched: ArcSwapOption::empty(),
         });
         let known = pool.known.lock();
         pool.put(&known, !is_first);

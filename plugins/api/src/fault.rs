@@ -7,6 +7,12 @@ pub enum Fault {
     /// The upstream has no endpoint to send to (unresolved names, none healthy).
     #[error("no endpoint of the upstream can be used")]
     NoEndpoint,
+    /// The circuit to the endpoints is open: nothing is sent for a while.
+    #[error("the circuit is open")]
+    CircuitOpen {
+        /// After how many seconds it may be worth trying again.
+        retry_after: u64,
+    },
     /// No connection to the endpoint.
     #[error("no connection to the endpoint: {0}")]
     Connect(String),
@@ -74,6 +80,7 @@ impl Fault {
     pub fn code(&self) -> &'static str {
         match self {
             Self::NoEndpoint => "no_endpoint",
+            Self::CircuitOpen { .. } => "circuit_open",
             Self::Connect(_) => "upstream_connect",
             Self::ConnectTimeout => "upstream_connect_timeout",
             Self::Tls(_) => "upstream_tls",

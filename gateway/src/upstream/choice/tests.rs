@@ -80,9 +80,9 @@ fn the_next_priority_serves_while_none_of_the_first_may() {
 #[test]
 fn the_less_busy_of_two_is_chosen_by_weight() {
     let current = current(&[(4, 0), (1, 0)]);
-    let busy: Vec<_> = (0..4).map(|_| current.endpoints[0].enter()).collect();
-    let one = current.endpoints[1].enter();
-    let two = current.endpoints[1].enter();
+    let busy: Vec<_> = (0..4).map(|_| current.endpoints[0].enter(Instant::now())).collect();
+    let one = current.endpoints[1].enter(Instant::now());
+    let two = current.endpoints[1].enter(Instant::now());
     // 4 requests for a weight of 4 are less than 2 for a weight of 1.
     assert_eq!(counts(&current, Rule::LessBusy, 100, |_| true), [100, 0]);
     drop((one, two));

@@ -37,7 +37,7 @@ fn what_a_reload_keeps_keeps_its_state() {
     let registry = Arc::new(Registry::default());
     let before = registry.pool("erp", members(&["127.0.0.1:1", "127.0.0.1:2"]), in_turn());
     let busy = next(&before);
-    let _guard = busy.enter();
+    let _guard = busy.enter(Instant::now()).unwrap();
     let same = registry.pool("erp", members(&["127.0.0.1:1", "127.0.0.1:2"]), in_turn());
     assert!(Arc::ptr_eq(&before, &same));
     let grown = registry.pool("erp", members(&["127.0.0.1:1", "127.0.0.1:3"]), in_turn());
