@@ -17,7 +17,7 @@ use crate::{
     certificate::{self, Facts},
     reload::Outcome,
     snapshot::{Destination, Snapshot, SplitTarget, Target, Way},
-    upstream::{Endpoint, Pool, Upstream, auth::Identity},
+    upstream::{Endpoint, Pool, auth::Identity},
 };
 
 /// All pages; `/healthz` and `/readyz` without a token.
@@ -81,13 +81,14 @@ async fn metrics(From(state): From<State>) -> Response {
     metrics.issued_keys.set(i64::try_from(state.gateway.keys.count()).unwrap_or(i64::MAX));
     let snapshot = state.gateway.snapshot.load_full();
     let render = move || {
-        let endpoints = |(name, upstream): (_, &std::sync::Arc<Upstream>)| {
-            let shown = |e: std::sync::Arc<Endpoint>| (name, e.address.to_string(), e.state.in_flight());
-            upstream.pool.endpoints().into_iter().map(shown).collect::<Vec<_>>()
-        };
-        let in_force: Vec<_> =
-            snapshot.upstreams.iter().map(|(name, upstream)| (name.as_str(), upstream)).flat_map(endpoints).collect();
-        metrics.endpoints(&in_force);
+        let mut counted = Vec::new();
+        for (name, upstream) in &snapshot.upstreams {
+            let count = |e: &Endpoint| i64::try_from(e.state.in_flight()).unwrap_or(i64::MAX);
+            let endpoints = upstream.pool.endpoints();
+            counted.extend(endpoints.iter().map(|e| (name.as_str(), e.address.to_string(), count(e))));
+        }
+        let all: Vec<_> = counted.iter().map(|(name, at, count)| ([*name, at.as_str()], *count)).collect();
+        metrics.endpoints.show(&all);
         metrics.render()
     };
     match tokio::task::spawn_blocking(render).await {

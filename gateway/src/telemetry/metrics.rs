@@ -10,8 +10,10 @@ use crossway_plugin_api::MetricsScope;
 use http::StatusCode;
 use prometheus::{
     Encoder, Gauge, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts,
-    Registry, TextEncoder, core::Collector as _,
+    Registry, TextEncoder,
 };
+
+use super::shown::Shown;
 
 pub use super::listeners::{Expiry, HandshakeMetrics, ListenerMetrics, Unwelcome};
 
@@ -31,12 +33,13 @@ pub struct Metrics {
     upstream_seconds: HistogramVec,
     attempts: IntCounterVec,
     upstream_auth: IntCounterVec,
-    endpoint_in_flight: IntGaugeVec,
+    /// Gauges of endpoints.
+    pub endpoints: Shown,
     connections: IntGaugeVec,
     accepted: IntCounterVec,
     unwelcome: IntCounterVec,
     handshakes: IntCounterVec,
-    certificates: IntGaugeVec,
+    certificates: Shown,
     refused: IntCounterVec,
     faults: IntCounterVec,
     plugin_faults: IntCounterVec,
@@ -120,6 +123,7 @@ impl Metrics {
             |name: &str, help: &str, labels: &[&str]| registered(r, IntCounterVec::new(Opts::new(name, help), labels));
         let gauges =
             |name: &str, help: &str, labels: &[&str]| registered(r, IntGaugeVec::new(Opts::new(name, help), labels));
+        let shown = |name: &str, help: &str, labels: [&'static str; 2]| Shown::new(gauges(name, help, &labels), labels);
         let seconds = |name: &str, help: &str, labels: &[&str], buckets: &[f64]| {
             registered(r, HistogramVec::new(HistogramOpts::new(name, help).buckets(buckets.to_vec()), labels))
         };
@@ -153,10 +157,10 @@ impl Metrics {
                 "Tokens that the gateway has got for itself, and what became of them.",
                 &["upstream", "event"],
             ),
-            endpoint_in_flight: gauges(
+            endpoints: shown(
                 "crossway_endpoint_requests_in_flight",
                 "Requests at an endpoint now.",
-                &["upstream", "endpoint"],
+                ["upstream", "endpoint"],
             ),
             connections: gauges("crossway_connections", "Open client connections.", &["listener"]),
             accepted: counters("crossway_connections_total", "Client connections accepted.", &["listener"]),
@@ -170,10 +174,10 @@ impl Metrics {
                 "TLS handshakes of clients that ended.",
                 &["listener", "result"],
             ),
-            certificates: gauges(
+            certificates: shown(
                 "crossway_tls_certificate_expiry_timestamp_seconds",
                 "When a certificate of a listener ends to be valid.",
-                &["listener", "certificate"],
+                ["listener", "certificate"],
             ),
             refused: counters(
                 "crossway_refused_total",
@@ -275,35 +279,8 @@ impl Metrics {
 
     /// Shows the certificates of the configuration in force, and no others.
     pub fn certificates(&self, in_force: &[Expiry<'_>]) {
-        for expiry in in_force {
-            self.certificates.with_label_values(&[expiry.listener, &expiry.certificate]).set(expiry.not_after);
-        }
-        for family in self.certificates.collect() {
-            for metric in family.get_metric() {
-                let label = |name| metric.get_label().iter().find(|pair| pair.name() == name).map_or("", |p| p.value());
-                let (listener, certificate) = (label("listener"), label("certificate"));
-                if !in_force.iter().any(|e| (e.listener, e.certificate.as_str()) == (listener, certificate)) {
-                    let _ = self.certificates.remove_label_values(&[listener, certificate]);
-                }
-            }
-        }
-    }
-
-    /// Shows the requests at each endpoint (upstream, address, count) of the configuration in force, and at no others.
-    pub fn endpoints(&self, in_force: &[(&str, String, usize)]) {
-        for (upstream, address, count) in in_force {
-            let gauge = self.endpoint_in_flight.with_label_values(&[upstream, address.as_str()]);
-            gauge.set(i64::try_from(*count).unwrap_or(i64::MAX));
-        }
-        let known: HashSet<(&str, &str)> = in_force.iter().map(|(name, at, _)| (*name, at.as_str())).collect();
-        for family in self.endpoint_in_flight.collect() {
-            for metric in family.get_metric() {
-                let label = |name| metric.get_label().iter().find(|pair| pair.name() == name).map_or("", |p| p.value());
-                if !known.contains(&(label("upstream"), label("endpoint"))) {
-                    let _ = self.endpoint_in_flight.remove_label_values(&[label("upstream"), label("endpoint")]);
-                }
-            }
-        }
+        let all: Vec<_> = in_force.iter().map(|e| ([e.listener, e.certificate.as_str()], e.not_after)).collect();
+        self.certificates.show(&all);
     }
 
     /// Counts a request refused before a route was chosen. `code` comes from a closed set in the source.
@@ -434,8 +411,8 @@ mod tests {
         metrics.listener("old").open.inc();
         metrics.upstream("old").answered.inc();
         metrics.upstream_auth("old").fetched.inc();
-        metrics.endpoints(&[("old", "127.0.0.1:1".to_owned(), 1)]);
-        metrics.endpoints(&[("new", "127.0.0.1:1".to_owned(), 2)]);
+        metrics.endpoints.show(&[(["old", "127.0.0.1:1"], 1)]);
+        metrics.endpoints.show(&[(["new", "127.0.0.1:1"], 2)]);
         metrics.keep_only(&Names { routes: ["new".to_owned()].into(), ..Names::default() });
         assert!(!String::from_utf8(metrics.render()).unwrap().contains("old"));
     }
