@@ -5,7 +5,7 @@ use crate::harness::{Answer, Dns, Gateway, Upstream, eventually, pass};
 fn config(dns: &Dns, endpoint: &str) -> String {
     format!(
         "runtime: {{ threads: 2, dns: {{ servers: [\"{}\"] }}, drain: {{ readiness_delay: 0s }} }}
-upstreams: {{ back: {{ endpoints: [{{ {endpoint} }}] }} }}
+upstreams: {{ back: {{ endpoints: [{{ {endpoint} }}], retry: {{ attempts: 2 }} }} }}
 routes: [{{ name: all, match: {{ path: \"/{{rest...}}\" }}, auth: none, upstream: back }}]
 ",
         dns.address()
@@ -14,7 +14,9 @@ routes: [{{ name: all, match: {{ path: \"/{{rest...}}\" }}, auth: none, upstream
 
 /// Servers on the same port of different addresses, which say which one they are.
 fn servers<const N: usize>() -> ([Upstream; N], u16) {
-    let answer = |number: usize| move |_: &_| Answer::ok(number.to_string());
+    // They close, so that nobody is served by one that has ended.
+    let closing = "HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 1\r\n\r\n";
+    let answer = |number: usize| move |_: &_| Answer::raw(format!("{closing}{number}"));
     let first = Upstream::start(answer(0));
     let port: u16 = first.address().rsplit_once(':').unwrap().1.parse().unwrap();
     let mut first = Some(first);
@@ -83,10 +85,10 @@ fn the_last_good_answer_stays_in_use_and_failures_are_asked_about_less_and_less(
 fn a_name_that_never_resolved_is_no_endpoint_until_it_does() {
     let (_servers, port) = servers::<1>();
     let dns = Dns::start();
-    dns.hush("erp.test");
-    let gateway = Gateway::start(&config(&dns, &format!("address: \"erp.test:{port}\"")));
+    dns.hush("erp_1.test");
+    let gateway = Gateway::start(&config(&dns, &format!("address: \"erp_1.test:{port}\"")));
     gateway.get("/").assert_problem(503, "no_endpoint");
-    dns.host("erp.test", 60, &["127.0.0.1"]);
+    dns.host("erp_1.test", 60, &["127.0.0.1"]);
     eventually("it resolves", || (gateway.get("/").status == 200).then_some(()));
 }
 

@@ -11,10 +11,10 @@ use http::StatusCode;
 use parking_lot::Mutex;
 use prometheus::{
     Encoder, Gauge, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts,
-    Registry, TextEncoder, core::Collector as _,
+    Registry, TextEncoder,
 };
 
-use super::endpoints::EndpointGauges;
+use super::{endpoints::EndpointGauges, shown::Shown};
 pub use super::{
     endpoints::{EndpointNow, WatchMetrics},
     listeners::{Expiry, HandshakeMetrics, ListenerMetrics, Unwelcome},
@@ -45,7 +45,7 @@ pub struct Metrics {
     accepted: IntCounterVec,
     unwelcome: IntCounterVec,
     handshakes: IntCounterVec,
-    certificates: IntGaugeVec,
+    certificates: Shown,
     refused: IntCounterVec,
     faults: IntCounterVec,
     plugin_faults: IntCounterVec,
@@ -129,6 +129,7 @@ impl Metrics {
             |name: &str, help: &str, labels: &[&str]| registered(r, IntCounterVec::new(Opts::new(name, help), labels));
         let gauges =
             |name: &str, help: &str, labels: &[&str]| registered(r, IntGaugeVec::new(Opts::new(name, help), labels));
+        let shown = |name: &str, help: &str, labels: [&'static str; 2]| Shown::new(gauges(name, help, &labels), labels);
         let seconds = |name: &str, help: &str, labels: &[&str], buckets: &[f64]| {
             registered(r, HistogramVec::new(HistogramOpts::new(name, help).buckets(buckets.to_vec()), labels))
         };
@@ -203,10 +204,10 @@ impl Metrics {
                 "TLS handshakes of clients that ended.",
                 &["listener", "result"],
             ),
-            certificates: gauges(
+            certificates: shown(
                 "crossway_tls_certificate_expiry_timestamp_seconds",
                 "When a certificate of a listener ends to be valid.",
-                &["listener", "certificate"],
+                ["listener", "certificate"],
             ),
             refused: counters(
                 "crossway_refused_total",
@@ -318,18 +319,8 @@ impl Metrics {
 
     /// Shows the certificates of the configuration in force, and no others.
     pub fn certificates(&self, in_force: &[Expiry<'_>]) {
-        for expiry in in_force {
-            self.certificates.with_label_values(&[expiry.listener, &expiry.certificate]).set(expiry.not_after);
-        }
-        for family in self.certificates.collect() {
-            for metric in family.get_metric() {
-                let label = |name| metric.get_label().iter().find(|pair| pair.name() == name).map_or("", |p| p.value());
-                let (listener, certificate) = (label("listener"), label("certificate"));
-                if !in_force.iter().any(|e| (e.listener, e.certificate.as_str()) == (listener, certificate)) {
-                    let _ = self.certificates.remove_label_values(&[listener, certificate]);
-                }
-            }
-        }
+        let all: Vec<_> = in_force.iter().map(|e| ([e.listener, e.certificate.as_str()], e.not_after)).collect();
+        self.certificates.show(&all);
     }
 
     /// Counts a request refused before a route was chosen. `code` comes from a closed set in the source.

@@ -7,6 +7,7 @@ pub mod line;
 mod listeners;
 pub mod metrics;
 pub mod operation;
+pub mod shown;
 mod sink;
 mod target;
 

@@ -165,8 +165,10 @@ fn shown(host: &str, port: u16, default_port: u16) -> String {
 }
 
 fn is_name(host: &str) -> bool {
-    (1..=253).contains(&host.len())
-        && host.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'.' | b'_'))
+    let is_label = |label: &str| {
+        (1..=63).contains(&label.len()) && label.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_'))
+    };
+    host.len() <= 253 && host.strip_suffix('.').unwrap_or(host).split('.').all(is_label)
 }
 
 impl Pool {
@@ -232,8 +234,22 @@ mod tests {
         let authority = |a: &str| Member::parse(a, 443).map(|m| m.authority.to_string());
         assert_eq!(authority("erp-1.internal:8443").unwrap(), "erp-1.internal:8443");
         assert_eq!(authority("erp:443").unwrap(), "erp");
+        assert_eq!(authority("erp_1.internal.:443").unwrap(), "erp_1.internal.");
+        assert!(authority(&format!("{}:80", "a".repeat(64))).is_err());
         assert_eq!(authority("[::1]:80").unwrap(), "[::1]:80");
-        for wrong in ["erp", "erp:", "erp:0", "erp:65536", ":80", "::1:80", "a b:80", "http://erp:80", "[erp]:80"] {
+        for wrong in [
+            "erp",
+            "erp:",
+            "erp:0",
+            "erp:65536",
+            ":80",
+            "::1:80",
+            "a b:80",
+            "http://erp:80",
+            "[erp]:80",
+            "a..b:80",
+            ".:80",
+        ] {
             assert!(authority(wrong).is_err(), "{wrong}");
         }
     }

@@ -10,7 +10,7 @@ use hickory_resolver::{
     config::{ConnectionConfig, LookupIpStrategy, NameServerConfig, ResolverConfig},
     lookup::Lookup,
     net::runtime::TokioRuntimeProvider,
-    proto::rr::RData,
+    proto::rr::{Name, RData},
 };
 
 /// A resolver that has not answered by then counts as failed.
@@ -49,15 +49,15 @@ impl Names {
     /// The addresses of a host: of version 4 and 6, from the hosts file or the domain name system.
     pub async fn addresses(&self, host: &str) -> Answer<IpAddr> {
         let resolver = self.resolver().await?;
-        let lookup = in_time(resolver.lookup_ip(host)).await?;
+        let lookup = in_time(resolver.lookup_ip(name(host)?)).await?;
         let addresses: Vec<IpAddr> = lookup.iter().collect();
         if addresses.is_empty() { Err("no address".into()) } else { Ok((addresses, used(lookup.as_lookup()))) }
     }
 
     /// The places of a service.
-    pub async fn services(&self, name: &str) -> Answer<Service> {
+    pub async fn services(&self, service: &str) -> Answer<Service> {
         let resolver = self.resolver().await?;
-        let lookup = in_time(resolver.srv_lookup(name)).await?;
+        let lookup = in_time(resolver.srv_lookup(name(service)?)).await?;
         let service = |data: &RData| match data {
             RData::SRV(srv) if srv.target.is_root() => None,
             RData::SRV(srv) => {
@@ -78,6 +78,11 @@ impl Names {
         let made = tokio::task::spawn_blocking(move || resolver(&servers)).await;
         made.map_err(|error| error.to_string())?
     }
+}
+
+/// Underscores may stand in names of hosts too, as some systems give them.
+fn name(text: &str) -> Result<Name, String> {
+    Name::from_ascii(text).map_err(|error| error.to_string())
 }
 
 fn resolver(servers: &[SocketAddr]) -> Result<TokioResolver, String> {
