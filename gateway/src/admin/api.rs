@@ -13,6 +13,7 @@ use serde_json::{Value, json};
 use super::{State, audit, guard};
 use crate::{
     certificate::{self, Facts},
+    front::pressure::Pressure,
     reload::Outcome,
     snapshot::{Snapshot, Target, Way},
     upstream::auth::Identity,
@@ -77,6 +78,10 @@ async fn metrics(From(state): From<State>) -> Response {
     // Gathering thousands of series takes milliseconds: not on a worker that serves requests.
     let metrics = std::sync::Arc::clone(&state.gateway.metrics);
     metrics.issued_keys.set(i64::try_from(state.gateway.keys.count()).unwrap_or(i64::MAX));
+    metrics.pressure.show(state.gateway.pressure.memory(), state.gateway.pressure.is_high());
+    for upstream in state.gateway.snapshot.load().upstreams.values() {
+        upstream.show_load();
+    }
     match tokio::task::spawn_blocking(move || metrics.render()).await {
         Ok(text) => ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], text).into_response(),
         Err(_) => problem(StatusCode::INTERNAL_SERVER_ERROR, "internal_error", "The metrics cannot be gathered."),
@@ -98,12 +103,18 @@ async fn status(From(state): From<State>) -> Json<Value> {
         "config_hash": snapshot.hash,
         "ready": state.gateway.readiness.refusal().is_none(),
         "state": state.gateway.readiness.refusal().unwrap_or("ready"),
+        "memory": memory(&state.gateway.pressure),
         "connections": state.gateway.connections.count(),
         "last_reload": last,
         "listeners": listeners(&state, &snapshot),
         "routes": routes(&snapshot),
         "upstreams": upstreams(&snapshot),
     }))
+}
+
+fn memory(pressure: &Pressure) -> Value {
+    let (used, most) = pressure.memory();
+    json!({"used": used, "max": most, "pressure": pressure.is_high()})
 }
 
 fn listeners(state: &State, snapshot: &Snapshot) -> Vec<Value> {
@@ -160,7 +171,10 @@ fn upstreams(snapshot: &Snapshot) -> Vec<Value> {
             };
             json!({"kind": identity.kind(), "token_seconds": left})
         });
-        json!({"name": name, "endpoints": endpoints, "auth": auth})
+        let (in_flight, waiting) = upstream.load();
+        let most = upstream.bulkhead.as_ref().map(|bulkhead| bulkhead.room.most);
+        let load = json!({"in_flight": in_flight, "waiting": waiting, "max_in_flight": most});
+        json!({"name": name, "endpoints": endpoints, "load": load, "auth": auth})
     };
     snapshot.upstreams.iter().map(shown).collect()
 }

@@ -13,6 +13,7 @@ use super::{
     entry::CORE_KEYS,
     error::Diagnostic,
     explain,
+    memory::{MemoryMax, Percent},
     node::{Data, Node, push},
     quoted, schema,
     sources::Sources,
@@ -35,8 +36,9 @@ pub(super) fn format_check(name: &str) -> Option<FormatCheck> {
 }
 
 fn all_formats() -> impl Iterator<Item = (&'static str, FormatCheck)> {
-    let retry: (&str, FormatCheck) = (RetryOn::FORMAT, RetryOn::check);
-    formats().into_iter().chain([retry])
+    let own: [(&str, FormatCheck); 3] =
+        [(RetryOn::FORMAT, RetryOn::check), (MemoryMax::FORMAT, MemoryMax::check), (Percent::FORMAT, Percent::check)];
+    formats().into_iter().chain(own)
 }
 
 fn validator() -> &'static Validator {

@@ -1,6 +1,7 @@
 //! The configuration as users write it. The only place that reads files or the environment.
 
 pub mod admin;
+pub mod bulkhead;
 mod check;
 pub mod compression;
 pub mod consumer;
@@ -13,8 +14,10 @@ mod files;
 pub mod limits;
 pub mod listener;
 mod load;
+pub mod memory;
 mod merge;
 mod node;
+pub mod proxy_status;
 mod read;
 mod reference;
 mod references;

@@ -2,10 +2,14 @@
 
 pub mod access_log;
 pub mod audit;
+pub mod bulkheads;
+pub mod flags;
 pub mod line;
 mod listeners;
 pub mod metrics;
 pub mod operation;
+pub mod pressure;
+mod routes;
 mod sink;
 mod target;
 

@@ -11,7 +11,7 @@ use crossway_plugin_api::Fault;
 use http::{Method, StatusCode};
 use pingora_http::{RequestHeader, ResponseHeader};
 
-use super::{Endpoint, Upstream, auth::Shown, pool::InFlight, retry::Failed};
+use super::{Endpoint, Upstream, auth::Shown, bulkhead::Hold, pool::InFlight, retry::Failed};
 
 /// The attempts of one request.
 #[derive(Default)]
@@ -22,10 +22,13 @@ pub struct Attempts {
     pub made: u32,
     /// The last endpoint tried.
     pub endpoint: Option<SocketAddr>,
-    /// Time from the attempts' starts to their response headers or ends.
+    /// Time from the attempts' starts to their response headers or ends, and in the upstream's queue.
     pub waited: Duration,
+    /// How much of that in the queue.
+    pub queued: Duration,
     current: Option<Current>,
     shown: Shown,
+    hold: Hold,
 }
 
 /// The attempt being made.
@@ -61,6 +64,7 @@ impl Attempts {
     pub async fn begin(&mut self, upstream: &Upstream) -> Result<(Arc<Endpoint>, InFlight), Fault> {
         let bound = self.bound(upstream);
         self.shown.choose(upstream, bound).await?;
+        self.enter(upstream, bound).await?;
         let started = Instant::now();
         if started >= bound {
             return Err(Fault::Deadline);
@@ -74,6 +78,14 @@ impl Attempts {
         self.current = Some(Current { endpoint: Arc::clone(&endpoint), started });
         let place = endpoint.enter();
         Ok((endpoint, place))
+    }
+
+    /// Takes the request's place at the upstream.
+    async fn enter(&mut self, upstream: &Upstream, bound: Instant) -> Result<(), Fault> {
+        let queued = self.hold.take(upstream, bound).await?;
+        self.queued += queued;
+        self.waited += queued;
+        Ok(())
     }
 
     /// The endpoint of the current attempt.

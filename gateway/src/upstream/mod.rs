@@ -4,6 +4,7 @@ mod answer;
 pub mod attempts;
 pub mod auth;
 pub mod balance;
+pub mod bulkhead;
 pub mod dns;
 pub mod exchange;
 pub mod fault;
@@ -32,10 +33,30 @@ pub struct Upstream {
     pub timeouts: StepTimeouts,
     /// When a failed attempt is tried again.
     pub retry: retry::Rules,
+    /// How many requests it may have at a time, if that is bounded.
+    pub bulkhead: Option<bulkhead::Bulkhead>,
     /// Counters and histograms.
     pub metrics: UpstreamMetrics,
     /// How the gateway signs in, if it does.
     pub auth: Option<auth::Identity>,
+}
+
+impl Upstream {
+    /// Requests that it has now, and that wait for a place there.
+    pub fn load(&self) -> (usize, usize) {
+        match &self.bulkhead {
+            Some(bulkhead) => (bulkhead.places.taken(), bulkhead.places.waiting()),
+            None => (self.pool.endpoints().iter().map(|(_, in_flight)| in_flight).sum(), 0),
+        }
+    }
+
+    /// Shows the same in the metrics.
+    pub fn show_load(&self) {
+        let (in_flight, waiting) = self.load();
+        let shown = |count: usize| i64::try_from(count).unwrap_or(i64::MAX);
+        self.metrics.load.in_flight.set(shown(in_flight));
+        self.metrics.load.waiting.set(shown(waiting));
+    }
 }
 
 /// How long each step may take.

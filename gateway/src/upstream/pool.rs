@@ -11,6 +11,7 @@ use std::{
 };
 
 use arc_swap::ArcSwap;
+use crossway_plugin_api::Places;
 use http::HeaderValue;
 use parking_lot::Mutex;
 use pingora_core::upstreams::peer::HttpPeer;
@@ -142,6 +143,7 @@ impl Pool {
 pub struct Registry {
     pools: Mutex<HashMap<u64, Weak<Pool>>>,
     states: Mutex<HashMap<(u64, SocketAddr), Weak<EndpointState>>>,
+    places: Mutex<HashMap<String, Weak<Places>>>,
 }
 
 impl Registry {
@@ -176,6 +178,18 @@ impl Registry {
         drop(known);
         pools.insert(key, Arc::downgrade(&pool));
         pool
+    }
+
+    /// What is taken of the places of the upstream with this name.
+    pub fn places(&self, name: &str) -> Arc<Places> {
+        let mut all = self.places.lock();
+        all.retain(|_, places| places.strong_count() > 0);
+        if let Some(places) = all.get(name).and_then(Weak::upgrade) {
+            return places;
+        }
+        let places = Arc::new(Places::default());
+        all.insert(name.to_owned(), Arc::downgrade(&places));
+        places
     }
 
     fn state(&self, identity: u64, address: SocketAddr) -> Arc<EndpointState> {

@@ -3,6 +3,7 @@
 mod certificates;
 mod client;
 pub mod frames;
+mod gate;
 mod gateway;
 mod h2;
 mod idp;
@@ -19,6 +20,7 @@ use std::{
 
 pub use certificates::Folder;
 pub use client::{Connection, Response, connect_from, exchange, raw};
+pub use gate::Gate;
 pub use gateway::{BINARY, Gateway};
 pub use h2::{H2Upstream, TLS_NAME, frame, frames};
 pub use idp::{CLIENT_SECRET, Idp};
