@@ -127,7 +127,6 @@ fn who_waits_too_long_is_told_so_and_never_beyond_its_own_time() {
         let mut late = ask(&gateway, request);
         late.read("GET").unwrap().assert_problem(504, "deadline_exceeded");
         drop(first);
-        assert_eq!(other.most(), 1, "{way}");
     }
 }
 
