@@ -11,8 +11,7 @@ use prometheus::IntGauge;
 use tokio::sync::Notify;
 
 use crate::{
-    front::admission::Admission,
-    front::tls::Tables,
+    front::{admission::Admission, pressure::Pressure, tls::Tables},
     keys::Keys,
     snapshot::Snapshot,
     store::Stores,
@@ -46,6 +45,8 @@ pub struct Gateway {
     pub connections: Connections,
     /// How many of them there may be.
     pub admission: Admission,
+    /// Whether there is memory for more requests.
+    pub pressure: Pressure,
     /// Whether load balancers should send requests here.
     pub readiness: Readiness,
     /// A new process is taking over.

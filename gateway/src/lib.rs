@@ -13,6 +13,7 @@ pub mod front;
 pub mod gateway;
 pub mod keys;
 pub mod proxy;
+pub mod proxy_status;
 pub mod reload;
 pub mod request;
 pub mod respond;

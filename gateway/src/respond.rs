@@ -13,8 +13,9 @@ use crate::{flow::grpc, request::Refusal};
 
 const PROBLEM: HeaderValue = HeaderValue::from_static("application/problem+json");
 const NO_STORE: HeaderValue = HeaderValue::from_static("no-store");
+/// `Retry-After` where nobody knows when there will be room (RFC 9110, section 10.2.3): seconds.
+const SOON: HeaderValue = HeaderValue::from_static("1");
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
-const PROXY_STATUS: HeaderName = HeaderName::from_static("proxy-status");
 
 /// The answer to a fault. What the client learns is a fixed sentence; the detail is in the log.
 pub fn fault_reply(fault: &Fault) -> Reply {
@@ -23,6 +24,7 @@ pub fn fault_reply(fault: &Fault) -> Reply {
         Fault::CircuitOpen { .. } => {
             (StatusCode::SERVICE_UNAVAILABLE, "The upstream server has failed too often, and is given time to recover.")
         }
+        Fault::Busy(_) => (StatusCode::SERVICE_UNAVAILABLE, "The upstream server has as many requests as it may."),
         Fault::Connect(_) => (StatusCode::BAD_GATEWAY, "The upstream server could not be reached."),
         Fault::ConnectTimeout => (StatusCode::GATEWAY_TIMEOUT, "The upstream server could not be reached in time."),
         Fault::Tls(_) => (StatusCode::BAD_GATEWAY, "The upstream server could not be trusted."),
@@ -43,13 +45,13 @@ pub fn fault_reply(fault: &Fault) -> Reply {
         }
         Fault::Internal(_) => (StatusCode::INTERNAL_SERVER_ERROR, "The gateway failed to handle this request."),
     };
-    let mut reply = Reply::problem(status, fault.code(), detail);
-    if let Fault::UpstreamAuth { retry_after } | Fault::CircuitOpen { retry_after } = fault {
-        reply = reply.header(header::RETRY_AFTER, HeaderValue::from(*retry_after));
-    }
-    match proxy_status(fault) {
-        Some(value) => reply.header(PROXY_STATUS, HeaderValue::from_static(value)),
-        None => reply,
+    let reply = Reply::problem(status, fault.code(), detail);
+    match fault {
+        Fault::UpstreamAuth { retry_after } | Fault::CircuitOpen { retry_after } => {
+            reply.header(header::RETRY_AFTER, HeaderValue::from(*retry_after))
+        }
+        Fault::Busy(_) => reply.header(header::RETRY_AFTER, SOON),
+        _ => reply,
     }
 }
 
@@ -59,25 +61,15 @@ pub const CLIENT_GONE: StatusCode = match StatusCode::from_u16(499) {
     Err(_) => StatusCode::BAD_REQUEST,
 };
 
-/// `Proxy-Status` (RFC 9209) for the faults it has a name for.
-fn proxy_status(fault: &Fault) -> Option<&'static str> {
-    Some(match fault {
-        Fault::NoEndpoint | Fault::CircuitOpen { .. } => "crossway; error=destination_unavailable",
-        Fault::Connect(_) => "crossway; error=connection_refused",
-        Fault::ConnectTimeout => "crossway; error=connection_timeout",
-        Fault::Tls(_) => "crossway; error=tls_certificate_error",
-        Fault::Reset(_) | Fault::Unprocessed(_) => "crossway; error=connection_terminated",
-        Fault::UpstreamTimeout | Fault::Deadline => "crossway; error=http_response_timeout",
-        Fault::UpstreamProtocol(_) => "crossway; error=http_protocol_error",
-        Fault::ResponseTooLarge { .. } => "crossway; error=http_response_body_size",
-        Fault::Internal(_) => "crossway; error=proxy_internal_error",
-        _ => return None,
-    })
-}
-
 /// The answer to a request that is refused before a route is chosen.
 pub fn refusal_reply(refusal: &Refusal) -> Reply {
-    Reply::problem(refusal.status, refusal.code, refusal.detail)
+    let reply = Reply::problem(refusal.status, refusal.code, refusal.detail);
+    if is_passing(refusal) { reply.header(header::RETRY_AFTER, SOON) } else { reply }
+}
+
+/// Whether the same request may well be taken a little later.
+fn is_passing(refusal: &Refusal) -> bool {
+    refusal.status == StatusCode::SERVICE_UNAVAILABLE
 }
 
 /// A problem document (RFC 9457).
@@ -182,10 +174,11 @@ pub fn refusal_bytes(refusal: &Refusal, id: &RequestId) -> Vec<u8> {
     let body = problem_bytes(refusal.status, &problem, id);
     let mut bytes = Vec::with_capacity(256 + body.len());
     let reason = refusal.status.canonical_reason().unwrap_or("Error");
+    let retry = if is_passing(refusal) { "retry-after: 1\r\n" } else { "" };
     // Writing to a vector cannot fail.
     let _ = write!(
         bytes,
-        "HTTP/1.1 {} {reason}\r\ncontent-type: application/problem+json\r\ncontent-length: {}\r\ncache-control: no-store\r\nx-request-id: {id}\r\ndate: {}\r\nconnection: close\r\n\r\n",
+        "HTTP/1.1 {} {reason}\r\ncontent-type: application/problem+json\r\ncontent-length: {}\r\ncache-control: no-store\r\nx-request-id: {id}\r\n{retry}date: {}\r\nconnection: close\r\n\r\n",
         refusal.status.as_u16(),
         body.len(),
         httpdate::fmt_http_date(std::time::SystemTime::now()),

@@ -19,7 +19,12 @@ use crate::{
     config::error::ConfigError,
     drain::{Drained, drain},
     fetch::Client,
-    front::{admission::Admission, listeners::Listeners, tls::Tables},
+    front::{
+        admission::Admission,
+        listeners::Listeners,
+        pressure::{self, Pressure},
+        tls::Tables,
+    },
     gateway::{Connections, Gateway, Readiness},
     keys::Keys,
     proxy::Proxy,
@@ -141,6 +146,7 @@ impl Server {
             metrics,
             connections: Connections::default(),
             admission,
+            pressure: Pressure::default(),
             readiness: Readiness::default(),
             handing_over: AtomicBool::new(false),
         });
@@ -158,6 +164,7 @@ impl Server {
             Ok(begun) => begun,
             Err(ended) => return ended,
         };
+        tokio::spawn(pressure::watch(Arc::downgrade(&self.gateway)));
         self.gateway.readiness.set_ready();
         note_process(&self.gateway, Event::ProcessStarted, Outcome::Success, Who::PROCESS, None);
         let successor = match self.await_successor(succession, &mut serving).await {

@@ -13,6 +13,7 @@ pub mod authorize;
 pub mod basic;
 pub mod body_limit;
 pub mod client_certificate;
+pub mod concurrency;
 pub mod cors;
 pub mod forward_auth;
 pub mod headers;
@@ -29,6 +30,7 @@ mod credentials;
 mod entries;
 mod fields;
 mod hex;
+mod key;
 mod service;
 
 pub use fields::is_framing;
@@ -79,6 +81,8 @@ registry! {
     BodyLimit = "body_limit" in body_limit,
     /// Lets a request in by the certificate that its client has shown in the TLS handshake.
     ClientCertificate = "client_certificate" in client_certificate,
+    /// Bounds how many requests callers may have in flight at a time.
+    Concurrency = "concurrency" in concurrency,
     /// Lets pages of other origins read answers in a browser (Fetch standard, "CORS protocol").
     Cors = "cors" in cors,
     /// Asks another service whether a request may go on.

@@ -1,5 +1,9 @@
 //! Upstreams that misbehave: nothing is lost that need not be, nothing is done twice, nothing is mixed up.
 
+mod row;
+mod table;
+mod wild;
+
 use std::{
     io::{BufRead as _, BufReader, ErrorKind, Read as _, Write as _},
     net::{TcpListener, TcpStream},

@@ -13,6 +13,7 @@ use serde_json::{Value, json};
 use super::{State, audit, guard, upstreams};
 use crate::{
     certificate::{self, Facts},
+    front::pressure::Pressure,
     reload::Outcome,
     snapshot::{Destination, Snapshot, SplitTarget, Target, Way},
     telemetry::metrics::EndpointNow,
@@ -77,8 +78,11 @@ async fn metrics(From(state): From<State>) -> Response {
     // Gathering thousands of series takes milliseconds: not on a worker that serves requests.
     let metrics = std::sync::Arc::clone(&state.gateway.metrics);
     metrics.issued_keys.set(i64::try_from(state.gateway.keys.count()).unwrap_or(i64::MAX));
-    let snapshot = state.gateway.snapshot.load_full();
+    let gateway = &state.gateway;
+    metrics.pressure.show(gateway.pressure.memory(), gateway.pressure.is_high());
+    let snapshot = gateway.snapshot.load_full();
     let gather = move || {
+        snapshot.upstreams.values().for_each(|upstream| upstream.show_load());
         let endpoints: Vec<_> = snapshot.upstreams.values().flat_map(|upstream| EndpointNow::of(upstream)).collect();
         metrics.render_with(&endpoints)
     };
@@ -103,12 +107,18 @@ async fn status(From(state): From<State>) -> Json<Value> {
         "config_hash": snapshot.hash,
         "ready": state.gateway.readiness.refusal().is_none(),
         "state": state.gateway.readiness.refusal().unwrap_or("ready"),
+        "memory": memory(&state.gateway.pressure),
         "connections": state.gateway.connections.count(),
         "last_reload": last,
         "listeners": listeners(&state, &snapshot),
         "routes": routes(&snapshot),
         "upstreams": upstreams::shown(&snapshot),
     }))
+}
+
+fn memory(pressure: &Pressure) -> Value {
+    let (used, most) = pressure.memory();
+    json!({"used": used, "max": most, "pressure": pressure.is_high()})
 }
 
 fn listeners(state: &State, snapshot: &Snapshot) -> Vec<Value> {

@@ -24,8 +24,11 @@ fn upstream(upstream: &Upstream, now: Instant) -> Value {
         };
         json!({"kind": identity.kind(), "token_seconds": left})
     });
+    let (in_flight, waiting) = upstream.load();
+    let most = upstream.bulkhead.as_ref().map(|bulkhead| bulkhead.room.most);
     json!({
         "name": *upstream.name,
+        "load": {"in_flight": in_flight, "waiting": waiting, "max_in_flight": most},
         "endpoints": endpoints,
         "auth": auth,
         "circuit": upstream.watch.whole.as_ref().map(|breaker| circuit(&breaker.shown())),

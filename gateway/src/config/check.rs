@@ -14,6 +14,7 @@ use super::{
     entry::CORE_KEYS,
     error::Diagnostic,
     explain,
+    memory::{MemoryMax, ShedAt},
     node::{Data, Node, push},
     quoted, schema,
     sources::Sources,
@@ -36,9 +37,13 @@ pub(super) fn format_check(name: &str) -> Option<FormatCheck> {
 }
 
 fn all_formats() -> impl Iterator<Item = (&'static str, FormatCheck)> {
-    let retry: (&str, FormatCheck) = (RetryOn::FORMAT, RetryOn::check);
-    let on: (&str, FormatCheck) = (On::FORMAT, |text| On::parse(text).map(drop));
-    formats().into_iter().chain([retry, on])
+    let own: [(&str, FormatCheck); 4] = [
+        (RetryOn::FORMAT, RetryOn::check),
+        (On::FORMAT, |text| On::parse(text).map(drop)),
+        (MemoryMax::FORMAT, MemoryMax::check),
+        (ShedAt::FORMAT, ShedAt::check),
+    ];
+    formats().into_iter().chain(own)
 }
 
 fn validator() -> &'static Validator {

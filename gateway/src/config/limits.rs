@@ -4,6 +4,8 @@ use crossway_plugin_api::config::{ByteRate, ByteSize, HumanDuration};
 use schemars::JsonSchema;
 use serde::Deserialize;
 
+use super::memory::MemoryLimits;
+
 /// Bounds on requests and client connections.
 #[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
@@ -16,6 +18,8 @@ pub struct Limits {
     pub connections: ConnectionLimits,
     /// Bounds on HTTP/2 connections.
     pub http2: Http2Limits,
+    /// Memory of the process.
+    pub memory: MemoryLimits,
 }
 
 /// Bounds on one request.
@@ -241,6 +245,7 @@ impl Limits {
                 idle: http2.idle.unwrap_or(self.http2.idle),
                 stall: http2.stall.unwrap_or(self.http2.stall),
             },
+            memory: self.memory,
         }
     }
 }

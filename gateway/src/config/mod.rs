@@ -2,6 +2,7 @@
 
 pub mod admin;
 pub mod balance;
+pub mod bulkhead;
 mod check;
 pub mod compression;
 pub mod consumer;
@@ -15,8 +16,10 @@ pub mod health;
 pub mod limits;
 pub mod listener;
 mod load;
+pub mod memory;
 mod merge;
 mod node;
+pub mod proxy_status;
 mod read;
 mod reference;
 mod references;

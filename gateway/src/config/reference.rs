@@ -7,7 +7,12 @@ use crossway_plugin_api::config::{
 };
 use serde_json::Value;
 
-use super::{entry::CORE_KEYS, schema, upstream::RetryOn};
+use super::{
+    entry::CORE_KEYS,
+    memory::{MemoryMax, ShedAt},
+    schema,
+    upstream::RetryOn,
+};
 
 const HEAD: &str = "# Reference
 
@@ -28,7 +33,7 @@ keys. What the plugins do is told in [plugins/README.md](../plugins/README.md).
 
 ";
 
-const FORMATS: [(&str, &str); 12] = [
+const FORMATS: [(&str, &str); 14] = [
     (HumanDuration::FORMAT, "duration"),
     (ByteSize::FORMAT, "size"),
     (ByteRate::FORMAT, "rate"),
@@ -41,6 +46,8 @@ const FORMATS: [(&str, &str); 12] = [
     (Sha256Hex::FORMAT, "SHA-256"),
     (StatusSet::FORMAT, "status code, class or range"),
     (RetryOn::FORMAT, "`connect_error`, `reset`, or status code, class or range"),
+    (MemoryMax::FORMAT, "`auto`, `off` or size"),
+    (ShedAt::FORMAT, "share, 50% to 99%"),
 ];
 
 /// The page, as Markdown.

@@ -4,6 +4,8 @@ use crossway_plugin_api::config::FieldName;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::proxy_status::ProxyStatus;
+
 /// What the gateway says about itself.
 #[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
@@ -15,6 +17,8 @@ pub struct Telemetry {
     /// One line for each refusal of a caller, each act of an operator, and start and end of the process. Without this section
     /// there is none.
     pub audit_log: Option<AuditLog>,
+    /// What clients are told of faults in `Proxy-Status` (RFC 9209).
+    pub proxy_status: ProxyStatus,
 }
 
 /// The log of operation, on standard error. Fixed at start.

@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     balance::{Balance, Sticky},
+    bulkhead::MOST,
     health::{CircuitBreaker, HealthCheck, Outlier, Panic},
     tls::KeyPair,
     upstream_auth::UpstreamAuth,
@@ -38,6 +39,16 @@ pub struct Upstream {
     /// When a failed attempt is tried again.
     #[serde(default)]
     pub retry: Retry,
+    /// Most requests that the upstream has at a time, from their first attempt to the end of their response; one more waits
+    /// in the queue, or is answered 503 `upstream_busy`. Default: no bound.
+    #[schemars(range(min = 1, max = MOST))]
+    pub max_in_flight: Option<u32>,
+    /// How many requests may wait for a place, first come, first served. Default 0: none.
+    #[schemars(range(max = MOST))]
+    pub queue: Option<u32>,
+    /// How long each of them may wait, at most 10 minutes; then it is answered 503 `upstream_busy`. The request's own time
+    /// may be over before. Default 1s.
+    pub queue_timeout: Option<HumanDuration>,
     /// How the gateway signs in at the endpoints. What it writes replaces what the client has sent there. Default: it does
     /// not, and the client's own credentials go on where no plugin has taken them out.
     pub auth: Option<UpstreamAuth>,

@@ -96,9 +96,7 @@ fn route(gateway: &Gateway, snapshot: &Arc<Snapshot>, entry: u32, view: &View, r
             Routed::To(Arc::clone(value), params)
         }
         Found::MethodNotAllowed { allow } => Routed::Nowhere(method_not_allowed(&allow)),
-        Found::NotFound => {
-            Routed::Nowhere(Reply::problem(StatusCode::NOT_FOUND, "no_route", "No route takes this request."))
-        }
+        Found::NotFound => Routed::Nowhere(respond::refusal_reply(&request::NO_ROUTE)),
     }
 }
 

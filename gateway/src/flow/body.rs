@@ -148,6 +148,10 @@ impl BodySource for Downstream<'_> {
         }
         Ok(piece)
     }
+
+    async fn gone(&mut self) {
+        let _ = self.session.as_downstream_mut().read_body_or_idle(true).await;
+    }
 }
 
 /// What an error on the client's side means; the connection knows more than the error says.

@@ -285,6 +285,7 @@ impl Passing<'_> {
         let told = self.admitted.grpc.as_mut().and_then(|call| call.last_words(&fault)).filter(|_| begun);
         let Some(fields) = told else { return Err(fault) };
         self.admitted.failed(&fault);
+        self.admitted.outcome.cut = true;
         steps.gateway.metrics.fault(fault.code());
         self.write(HttpTask::Trailer(Some(Box::new(fields)))).await?;
         Ok(Next::Sent)

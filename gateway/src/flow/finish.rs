@@ -16,9 +16,11 @@ use crate::{
 };
 
 impl Steps {
-    /// Runs once for each request, however it ended.
+    /// Runs once for each request, however it ended. Whatever the request held, its places among others, is given back here,
+    /// and not when the rest of its body has been read.
     pub fn finish(&self, session: &Session, flight: &mut Flight, error: Option<&Error>) {
-        let Some(in_air) = flight.admitted.as_deref_mut() else { return };
+        let Some(mut taken) = flight.admitted.take() else { return };
+        let in_air = &mut *taken;
         if let (Some(error), None) = (error, in_air.outcome.code) {
             let fault = fault::of(error);
             self.gateway.metrics.fault(fault.code());
@@ -65,6 +67,7 @@ impl Steps {
             code: outcome.code,
             grpc_status: in_air.grpc.as_ref().and_then(|call| call.status),
             detail: detail.as_deref().or(refusal),
+            flags: in_air.flags(outcome.status),
             consumer: in_air.ctx.consumer.as_ref().map(|consumer| consumer.name()),
             upstream: upstream.map(|upstream| (&*upstream.name, in_air.attempts.endpoint)),
             attempts: in_air.attempts.made,

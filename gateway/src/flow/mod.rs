@@ -6,6 +6,7 @@ mod called;
 mod coded;
 mod exchanged;
 mod finish;
+mod flags;
 pub mod grpc;
 mod outbound;
 mod refused;
@@ -104,6 +105,8 @@ pub struct Log {
     pub fault: Option<Fault>,
     /// The status meant by an answer that says it in another way.
     pub meant: Option<http::StatusCode>,
+    /// Whether the fault has cut an answer short that had begun.
+    pub cut: bool,
     /// When the response header was ready.
     pub answered: Option<Instant>,
     /// Body bytes that came from the client.

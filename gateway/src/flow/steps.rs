@@ -156,11 +156,12 @@ impl Steps {
         admitted.failed(fault);
         self.gateway.metrics.fault(fault.code());
         let begun = answered(session).is_some();
+        admitted.outcome.cut = begun;
         session.set_keepalive(None);
         if begun || *fault == Fault::ClientGone {
             return Err(Error::explain(ErrorType::Custom("fault"), "nothing can be sent any more"));
         }
-        let reply = respond::fault_reply(fault);
+        let reply = admitted.snapshot.proxy_status.mark(respond::fault_reply(fault), fault);
         self.reply(session, admitted, &reply).await?;
         session.as_downstream_mut().shutdown().await;
         Ok(true)

@@ -6,6 +6,7 @@ use async_trait::async_trait;
 use bytes::BytesMut;
 use crossway_plugin_api::RequestId;
 use crossway_plugins::request_id;
+use http::StatusCode;
 use pingora_core::{
     apps::ServerApp,
     listeners::ConnectionFilter,
@@ -25,6 +26,7 @@ use crate::{
     telemetry::{
         access_log::Entry,
         audit::{Actor, Event, Outcome, Record, Source, Value, Who},
+        flags::Flag,
         metrics::{NO_ROUTE, Unwelcome},
     },
 };
@@ -167,6 +169,7 @@ impl Front {
             listener: &listener.name,
             status: refusal.status.as_u16(),
             code: Some(refusal.code),
+            flags: flag(refusal).into(),
             ..Entry::unread()
         });
         if *refusal == MISDIRECTED {
@@ -196,6 +199,15 @@ impl Front {
             reason: Some(refusal.detail),
             more: &more,
         });
+    }
+}
+
+/// What a refusal means for the log.
+fn flag(refusal: &Refusal) -> Flag {
+    match refusal.status {
+        StatusCode::SERVICE_UNAVAILABLE => Flag::Shed,
+        StatusCode::REQUEST_TIMEOUT => Flag::ClientSlow,
+        _ => Flag::BadRequest,
     }
 }
 

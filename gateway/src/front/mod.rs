@@ -10,6 +10,7 @@ mod http2;
 pub mod listeners;
 mod pace;
 mod passage;
+pub mod pressure;
 mod proxy_protocol;
 mod secure;
 pub mod tls;

@@ -67,9 +67,16 @@ pub const HEADER_TOO_LARGE: Refusal = Refusal::new(
 pub const MISDIRECTED: Refusal =
     Refusal::new(StatusCode::MISDIRECTED_REQUEST, "misdirected_request", "This connection was made for another host.");
 
+/// No route takes the request.
+pub const NO_ROUTE: Refusal = Refusal::new(StatusCode::NOT_FOUND, "no_route", "No route takes this request.");
+
 /// More requests at a time than there can be connections to upstreams.
 pub const OVERLOADED: Refusal =
     Refusal::new(StatusCode::SERVICE_UNAVAILABLE, "overloaded", "The gateway serves as many requests as it can.");
+
+/// There is too little memory for another request.
+pub const MEMORY_PRESSURE: Refusal =
+    Refusal::new(StatusCode::SERVICE_UNAVAILABLE, "memory_pressure", "The gateway serves as many requests as it can.");
 
 /// The method is no token.
 const BAD_METHOD: Refusal = Refusal::bad("bad_request_line", "The method is not valid.");

@@ -36,6 +36,7 @@ use crate::{
     },
     front::tls::{Tables, TlsTable},
     keys,
+    proxy_status::ProxyStatus,
     request::HeaderLimits,
     router::{Router, Template},
     store,
@@ -62,6 +63,8 @@ pub struct Snapshot {
     pub global: Arc<Chain>,
     /// Compression of answers to requests that no route takes.
     pub compression: Option<Arc<Compression>>,
+    /// What clients are told of faults.
+    pub proxy_status: ProxyStatus,
     /// Named callers.
     pub consumers: Arc<ConsumerDirectory>,
     /// Where state is kept.
@@ -259,6 +262,7 @@ impl Snapshot {
             upstreams,
             global,
             compression,
+            proxy_status: ProxyStatus::compile(&loaded.config.telemetry.proxy_status),
             consumers,
             stores,
             keys,

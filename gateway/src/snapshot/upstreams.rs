@@ -2,16 +2,18 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use crossway_plugin_api::config::Secret;
+use crossway_plugin_api::{Room, config::Secret};
 
 use super::{Compiler, below};
 use crate::{
     config::{
         balance::Balance,
+        bulkhead,
         upstream::{Timeouts, Upstream as Config, UpstreamTls},
     },
     upstream::{
         Upstream,
+        bulkhead::Bulkhead,
         choice::Rule,
         dns::Member,
         names::Names,
@@ -61,10 +63,25 @@ impl Compiler<'_> {
             sticky: config.sticky.as_ref().map(|sticky| Sticky::new(&sticky.cookie)),
             timeouts: config.timeouts.into(),
             retry: retry::Rules::compile(&config.retry),
+            bulkhead: self.bulkhead(&pointer, name, config),
             metrics: self.around.metrics.upstream(name),
             auth: self.identity(&pointer, name, config),
             watch: watch?,
         })
+    }
+
+    fn bulkhead(&mut self, pointer: &str, name: &str, config: &Config) -> Option<Bulkhead> {
+        for (key, wrong) in bulkhead::check(config) {
+            self.error(&format!("{pointer}/{key}"), wrong);
+        }
+        let count = |number: u32| usize::try_from(number).unwrap_or(usize::MAX);
+        let room = Room {
+            most: count(config.max_in_flight?),
+            queue: count(config.queue.unwrap_or(0)),
+            patience: config.queue_timeout.unwrap_or(bulkhead::PATIENCE).0,
+        };
+        let metrics = self.around.metrics.bulkhead(name);
+        Some(Bulkhead { room, places: self.around.registry.places(name), metrics })
     }
 
     fn members(&mut self, pointer: &str, config: &Config) -> Option<Vec<Member>> {

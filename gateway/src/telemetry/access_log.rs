@@ -12,6 +12,7 @@ use http::{HeaderMap, HeaderName, Version, header};
 
 use super::{
     AT_THE_END, ON_THE_WAY,
+    flags::Flags,
     line::{Line, Redaction, Secrets},
     metrics::{Metrics, NO_ROUTE},
     sink::{Kind, Loss, Ready, Sink},
@@ -71,6 +72,8 @@ pub struct Entry<'a> {
     pub code: Option<&'a str>,
     /// Status of the gRPC call, if it was one and has come to a status.
     pub grpc_status: Option<u32>,
+    /// What happened.
+    pub flags: Flags,
     /// What went wrong, for operators.
     pub detail: Option<&'a str>,
     /// Consumer, if one was established.
@@ -106,6 +109,7 @@ impl Entry<'_> {
             status: 0,
             code: None,
             grpc_status: None,
+            flags: Flags::default(),
             detail: None,
             consumer: None,
             upstream: None,
@@ -216,6 +220,9 @@ fn compose(buffer: &mut Vec<u8>, e: &Entry<'_>, open: &Open) {
         if let Some(value) = value {
             line.text(name, value);
         }
+    }
+    if !e.flags.is_empty() {
+        line.words("flags", e.flags.words());
     }
     if let Some(headers) = e.headers {
         line.headers(&open.headers, headers, &open.redaction);

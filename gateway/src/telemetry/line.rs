@@ -91,6 +91,17 @@ impl<'b> Line<'b> {
         self.out.push(b'"');
     }
 
+    /// A list of words that need no escapes.
+    pub(super) fn words(&mut self, name: &str, words: impl Iterator<Item = &'static str>) {
+        self.key(name);
+        for (at, word) in words.enumerate() {
+            self.out.extend_from_slice(if at == 0 { b"[\"" } else { b",\"" });
+            self.out.extend_from_slice(word.as_bytes());
+            self.out.push(b'"');
+        }
+        self.out.push(b']');
+    }
+
     pub(super) fn number(&mut self, name: &str, value: u64) {
         self.key(name);
         self.out.extend_from_slice(itoa::Buffer::new().format(value).as_bytes());

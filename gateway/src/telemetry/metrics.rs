@@ -3,27 +3,29 @@
 use std::{
     collections::HashSet,
     sync::Arc,
-    time::{Duration, SystemTime, UNIX_EPOCH},
+    time::{SystemTime, UNIX_EPOCH},
 };
 
 use crossway_plugin_api::MetricsScope;
-use http::StatusCode;
 use parking_lot::Mutex;
 use prometheus::{
     Encoder, Gauge, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts,
     Registry, TextEncoder,
 };
 
-use super::{endpoints::EndpointGauges, shown::Shown};
+use super::{
+    bulkheads::Bulkheads, endpoints::EndpointGauges, pressure::PressureMetrics, routes::CLASSES, shown::Shown,
+};
 pub use super::{
+    bulkheads::{BulkheadMetrics, LoadMetrics},
     endpoints::{EndpointNow, WatchMetrics},
     listeners::{Expiry, HandshakeMetrics, ListenerMetrics, Unwelcome},
+    routes::RouteMetrics,
 };
 use crate::upstream::watch::Event;
 
 /// Route label of requests that no route has taken.
 pub const NO_ROUTE: &str = "-";
-const CLASSES: [&str; 6] = ["1xx", "2xx", "3xx", "4xx", "5xx", "none"];
 const AUTH_EVENTS: [&str; 4] = ["fetched", "failed", "rejected", "missing"];
 const REQUEST_SECONDS: [f64; 13] = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0];
 const GATEWAY_SECONDS: [f64; 11] = [0.000_05, 0.000_1, 0.000_25, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.05, 0.1, 1.0];
@@ -41,6 +43,7 @@ pub struct Metrics {
     probes: IntCounterVec,
     /// What endpoints are like while the metrics are gathered.
     endpoints: EndpointGauges,
+    bulkheads: Bulkheads,
     connections: IntGaugeVec,
     accepted: IntCounterVec,
     unwelcome: IntCounterVec,
@@ -60,6 +63,8 @@ pub struct Metrics {
     pub store_errors: IntCounterVec,
     /// API keys that were issued, those that have ended included.
     pub issued_keys: IntGauge,
+    /// What is known of memory.
+    pub pressure: PressureMetrics,
     /// Requests being served now.
     pub in_flight: IntGauge,
     /// Access log lines that were lost.
@@ -68,14 +73,6 @@ pub struct Metrics {
     pub audit_log_dropped: IntCounter,
     /// Panics caught in the request path.
     pub panics: IntCounter,
-}
-
-/// The metrics of one route.
-#[derive(Clone)]
-pub struct RouteMetrics {
-    requests: [IntCounter; CLASSES.len()],
-    seconds: [Histogram; CLASSES.len()],
-    gateway: Histogram,
 }
 
 /// The metrics of one upstream.
@@ -89,6 +86,8 @@ pub struct UpstreamMetrics {
     pub failed: IntCounter,
     /// Attempts made again after a failure.
     pub retried: IntCounter,
+    /// Requests there now.
+    pub load: LoadMetrics,
 }
 
 /// The metrics of how the gateway signs in at one upstream.
@@ -104,15 +103,11 @@ pub struct AuthMetrics {
     pub missing: IntCounter,
 }
 
-fn class_of(status: Option<StatusCode>) -> usize {
-    match status.map(|s| s.as_u16() / 100) {
-        Some(class @ 1..=5) => usize::from(class) - 1,
-        _ => CLASSES.len() - 1,
-    }
-}
-
 /// Registers what was made; two metrics of one name are a defect that the first test of this module shows.
-fn registered<C: prometheus::core::Collector + Clone + 'static>(registry: &Registry, made: prometheus::Result<C>) -> C {
+pub(super) fn registered<C: prometheus::core::Collector + Clone + 'static>(
+    registry: &Registry,
+    made: prometheus::Result<C>,
+) -> C {
     let collector = made.expect("the names and labels below are valid");
     registry.register(Box::new(collector.clone())).expect("every name below is given once");
     collector
@@ -192,6 +187,7 @@ impl Metrics {
                 ),
                 gathering: Mutex::new(()),
             },
+            bulkheads: Bulkheads::new(r),
             connections: gauges("crossway_connections", "Open client connections.", &["listener"]),
             accepted: counters("crossway_connections_total", "Client connections accepted.", &["listener"]),
             unwelcome: counters(
@@ -224,7 +220,8 @@ impl Metrics {
                 "crossway_plugin_events_total",
                 "Events in plugins: what they fetched, found and refused.",
                 &["plugin", "event"],
-            )),
+            ))
+            .with_levels(gauges("crossway_plugin_level", "What plugins hold now.", &["plugin", "level"])),
             reloads: counters("crossway_config_reloads_total", "Reloads of the configuration.", &["result"]),
             compressed: counters(
                 "crossway_compressed_responses_total",
@@ -248,6 +245,7 @@ impl Metrics {
                 r,
                 IntGauge::new("crossway_issued_keys", "API keys that were issued, those that have ended included."),
             ),
+            pressure: PressureMetrics::new(r),
             in_flight: registered(r, IntGauge::new("crossway_requests_in_flight", "Requests being served now.")),
             access_log_dropped: counter("crossway_access_log_dropped_total", "Access log lines that were lost."),
             audit_log_dropped: counter("crossway_audit_log_dropped_total", "Audit records that were lost."),
@@ -281,7 +279,13 @@ impl Metrics {
             answered: attempts("answered"),
             failed: attempts("failed"),
             retried: attempts("retried"),
+            load: self.bulkheads.load(name),
         }
+    }
+
+    /// The handles of one upstream's bulkhead.
+    pub fn bulkhead(&self, name: &str) -> BulkheadMetrics {
+        self.bulkheads.of(name)
     }
 
     /// The handles of how the gateway signs in at one upstream.
@@ -380,6 +384,7 @@ impl Metrics {
             }
             "upstream" if !names.upstreams.contains(value) => {
                 let _ = self.upstream_seconds.remove_label_values(&[value]);
+                self.bulkheads.forget(value);
                 for result in ["answered", "failed", "retried"] {
                     let _ = self.attempts.remove_label_values(&[value, result]);
                 }
@@ -435,24 +440,16 @@ pub struct Names {
     pub listeners: HashSet<String>,
 }
 
-impl RouteMetrics {
-    /// Counts one request: `upstream` is the part of `total` spent waiting for upstreams; `None` if the header never left.
-    pub fn record(&self, status: Option<StatusCode>, total: Duration, gateway: Option<Duration>) {
-        let class = class_of(status);
-        self.requests[class].inc();
-        self.seconds[class].observe(total.as_secs_f64());
-        if let Some(gateway) = gateway {
-            self.gateway.observe(gateway.as_secs_f64());
-        }
-    }
-}
-
 fn now() -> f64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0.0, |d| d.as_secs_f64())
 }
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
+    use http::StatusCode;
+
     use super::*;
 
     #[test]

@@ -2,11 +2,15 @@
 
 pub mod access_log;
 pub mod audit;
+pub mod bulkheads;
 mod endpoints;
+pub mod flags;
 pub mod line;
 mod listeners;
 pub mod metrics;
 pub mod operation;
+pub mod pressure;
+mod routes;
 pub mod shown;
 mod sink;
 mod target;

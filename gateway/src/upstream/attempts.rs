@@ -12,7 +12,8 @@ use http::{Method, StatusCode};
 use pingora_http::{RequestHeader, ResponseHeader};
 
 use super::{
-    Endpoint, Upstream, Wish, auth::Shown, breaker::Pass, choice::Tried, retry::Failed, state::InFlight, watch::Came,
+    Endpoint, Upstream, Wish, auth::Shown, breaker::Pass, bulkhead::Hold, choice::Tried, retry::Failed,
+    state::InFlight, watch::Came,
 };
 
 /// The attempts of one request.
@@ -30,12 +31,15 @@ pub struct Attempts {
     pub endpoint: Option<SocketAddr>,
     /// Its name towards clients that come back to it.
     pub tag: Option<u64>,
-    /// Time from the attempts' starts to their response headers or ends.
+    /// Time from the attempts' starts to their response headers or ends, and in the upstream's queue.
     pub waited: Duration,
+    /// How much of that in the queue.
+    pub queued: Duration,
     tried: Tried,
     spared: Option<SocketAddr>,
     current: Option<Current>,
     shown: Shown,
+    hold: Hold,
 }
 
 /// The attempt being made.
@@ -75,6 +79,7 @@ impl Attempts {
     pub async fn begin(&mut self, upstream: &Upstream) -> Result<(Arc<Endpoint>, InFlight), Fault> {
         let bound = self.bound(upstream);
         self.shown.choose(upstream, bound).await?;
+        self.enter(upstream, bound).await?;
         let started = Instant::now();
         if started >= bound {
             return Err(Fault::Deadline);
@@ -87,6 +92,14 @@ impl Attempts {
         (self.endpoint, self.tag) = (Some(endpoint.address), endpoint.tag);
         self.current = Some(Current { endpoint: Arc::clone(&endpoint), started, pass: place.pass() });
         Ok((endpoint, place))
+    }
+
+    /// Takes the request's place at the upstream.
+    async fn enter(&mut self, upstream: &Upstream, bound: Instant) -> Result<(), Fault> {
+        let queued = self.hold.take(upstream, bound).await?;
+        self.queued += queued;
+        self.waited += queued;
+        Ok(())
     }
 
     /// The endpoint of the current attempt.

@@ -37,6 +37,8 @@ pub struct Exchange {
 pub trait BodySource: Send {
     /// The next piece; `None` at the end.
     async fn next(&mut self) -> Result<Option<Bytes>, Fault>;
+    /// Once the end has come: resolves when nobody waits for the response any more.
+    async fn gone(&mut self);
 }
 
 /// The body of a request.
@@ -74,6 +76,14 @@ impl<'a> Replay<'a> {
 }
 
 impl Payload<'_> {
+    /// Resolves when the source says that nobody waits any more. Of a whole body, whoever sends it takes care of that.
+    async fn gone(&mut self) {
+        match self {
+            Self::Whole(_) => std::future::pending().await,
+            Self::Stream(replay) => replay.source.gone().await,
+        }
+    }
+
     fn is_replayable(&self) -> bool {
         match self {
             Self::Whole(_) => true,
@@ -252,7 +262,11 @@ impl Attempt<'_> {
         let sent = Instant::now();
         self.sent = Some(sent);
         let until = self.deadline.min(sent + self.upstream.timeouts.first_byte);
-        let head = self.read_head(session, until, switches).await;
+        let head = tokio::select! {
+            biased;
+            head = self.read_head(session, until, switches) => head,
+            () = payload.gone(), if written.is_ok() => return Err(Fault::ClientGone),
+        };
         match (written, head) {
             (Err(_), Err(why @ Fault::Unprocessed(_))) => Err(why),
             (Err(broken), Err(_)) => Err(broken),

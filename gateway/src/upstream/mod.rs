@@ -5,6 +5,7 @@ pub mod attempts;
 pub mod auth;
 pub mod balance;
 pub mod breaker;
+pub mod bulkhead;
 pub mod choice;
 pub mod dns;
 pub mod exchange;
@@ -57,6 +58,8 @@ pub struct Upstream {
     pub sticky: Option<sticky::Sticky>,
     /// When a failed attempt is tried again.
     pub retry: retry::Rules,
+    /// How many requests it may have at a time, if that is bounded.
+    pub bulkhead: Option<bulkhead::Bulkhead>,
     /// Counters and histograms.
     pub metrics: UpstreamMetrics,
     /// How the gateway signs in, if it does.
@@ -80,6 +83,24 @@ impl Upstream {
             hash: self.hash_on.as_ref().and_then(|on| value::hash_of(on, req, ctx)),
             sticky: self.sticky.as_ref().and_then(|sticky| sticky.brought(&req.headers)),
         }
+    }
+}
+
+impl Upstream {
+    /// Requests that it has now, and that wait for a place there.
+    pub fn load(&self) -> (usize, usize) {
+        match &self.bulkhead {
+            Some(bulkhead) => (bulkhead.places.taken(), bulkhead.places.waiting()),
+            None => (self.pool.endpoints().iter().map(|one| one.state.in_flight()).sum(), 0),
+        }
+    }
+
+    /// Shows the same in the metrics.
+    pub fn show_load(&self) {
+        let (in_flight, waiting) = self.load();
+        let shown = |count: usize| i64::try_from(count).unwrap_or(i64::MAX);
+        self.metrics.load.in_flight.set(shown(in_flight));
+        self.metrics.load.waiting.set(shown(waiting));
     }
 }
 

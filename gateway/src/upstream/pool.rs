@@ -9,7 +9,7 @@ use std::{
 };
 
 use arc_swap::{ArcSwap, ArcSwapOption};
-use crossway_plugin_api::Fault;
+use crossway_plugin_api::{Fault, Places};
 use http::HeaderValue;
 use parking_lot::Mutex;
 use pingora_core::upstreams::peer::HttpPeer;
@@ -215,6 +215,7 @@ pub struct Registry {
     states: Mutex<HashMap<(u64, SocketAddr), Weak<EndpointState>>>,
     /// Held while an endpoint is ejected, so that two at once do not both find room.
     pub(super) ejecting: Mutex<()>,
+    places: Mutex<HashMap<String, Weak<Places>>>,
 }
 
 impl Registry {
@@ -253,6 +254,18 @@ impl Registry {
         drop(known);
         pools.insert(key, Arc::downgrade(&pool));
         pool
+    }
+
+    /// What is taken of the places of the upstream with this name.
+    pub fn places(&self, name: &str) -> Arc<Places> {
+        let mut all = self.places.lock();
+        all.retain(|_, places| places.strong_count() > 0);
+        if let Some(places) = all.get(name).and_then(Weak::upgrade) {
+            return places;
+        }
+        let places = Arc::new(Places::default());
+        all.insert(name.to_owned(), Arc::downgrade(&places));
+        places
     }
 
     fn state(&self, identity: u64, address: SocketAddr, is_new: bool) -> Arc<EndpointState> {

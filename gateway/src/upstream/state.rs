@@ -135,7 +135,7 @@ impl EndpointState {
             watched.notes.metrics.probed(outcome.is_ok());
         }
         let why = outcome.as_ref().err().cloned();
-        match self.health.learn(plan, outcome, now) {
+        match self.health.learn(plan, outcome) {
             Some(true) => {
                 self.warmth.begin(now);
                 self.tell(Event::Healthy, "probes succeed");

@@ -1,5 +1,7 @@
 //! Failures at request time that are ours or the upstream's.
 
+use crate::NoPlace;
+
 /// Why a request could not be answered as it should. The gateway alone decides which status, log level and metric label
 /// each one becomes; the text in a variant goes to the log, never to the client.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -13,6 +15,9 @@ pub enum Fault {
         /// After how many seconds it may be worth trying again.
         retry_after: u64,
     },
+    /// The upstream has as many requests in flight as it may have.
+    #[error("the upstream has as many requests as it may have: {0}")]
+    Busy(NoPlace),
     /// No connection to the endpoint.
     #[error("no connection to the endpoint: {0}")]
     Connect(String),
@@ -81,6 +86,7 @@ impl Fault {
         match self {
             Self::NoEndpoint => "no_endpoint",
             Self::CircuitOpen { .. } => "circuit_open",
+            Self::Busy(_) => "upstream_busy",
             Self::Connect(_) => "upstream_connect",
             Self::ConnectTimeout => "upstream_connect_timeout",
             Self::Tls(_) => "upstream_tls",

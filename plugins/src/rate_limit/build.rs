@@ -9,22 +9,16 @@ use super::{
     Counters, Limiter,
     answer::Fields,
     config::{self, Algorithm, Config, CostFrom, Mode},
-    key::{Part, Parts},
     limit::{Limit, MOST},
     local::{Local, MAX_ASKS},
     period::Period,
     policy::{Cost, Identity, Notice, Policy, Side},
     store::Store,
 };
-use crate::fields::below;
+use crate::{fields::below, key::Parts};
 
 /// Fewest and most keys that are remembered.
 const ENTRIES: std::ops::RangeInclusive<u32> = 1_000..=50_000_000;
-/// Bits of an IPv6 address that count.
-const PREFIX: std::ops::RangeInclusive<u8> = 16..=128;
-/// What one subscriber has.
-const DEFAULT_PREFIX: u8 = 64;
-const MAX_PARTS: usize = 8;
 const MAX_NAME: usize = 64;
 
 type Built<T> = Result<T, InvalidConfig>;
@@ -101,26 +95,8 @@ fn check_group(group: &str, place: &str, deps: &Deps) -> Built<()> {
 }
 
 fn parts(written: &config::Policy, place: &str) -> Built<Parts> {
-    let wrong = |key: &str, reason: String| Err(InvalidConfig::new(format!("{place}/{key}"), reason));
-    let key = &written.key;
-    if key.is_empty() || key.len() > MAX_PARTS {
-        return wrong("key", format!("must name 1 to {MAX_PARTS} parts"));
-    }
-    if let Some(at) = (1..key.len()).find(|at| key[..*at].contains(&key[*at])) {
-        return wrong(&format!("key/{at}"), "stands here twice".into());
-    }
-    if written.on_missing_key.is_some() && !key.iter().any(Part::may_lack) {
-        return wrong("on_missing_key", "has no effect: no part of the key can be missing".into());
-    }
-    let prefix = written.ipv6_prefix.unwrap_or(DEFAULT_PREFIX);
-    if !PREFIX.contains(&prefix) {
-        return wrong("ipv6_prefix", format!("must be {} to {}", PREFIX.start(), PREFIX.end()));
-    }
-    if written.ipv6_prefix.is_some() && !key.contains(&Part::Client) {
-        return wrong("ipv6_prefix", "has no effect: the key has no `client`".into());
-    }
-    let anonymous = written.on_missing_key == Some(config::OnMissingKey::Anonymous);
-    Ok(Parts { all: key.clone(), ipv6_prefix: prefix, anonymous })
+    Parts::new(&written.key, written.ipv6_prefix, written.on_missing_key)
+        .map_err(|wrong| InvalidConfig::new(format!("{place}/{}", wrong.field), wrong.reason))
 }
 
 fn cost(written: &config::Policy, place: &str) -> Built<Cost> {

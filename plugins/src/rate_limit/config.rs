@@ -6,7 +6,8 @@ use crossway_plugin_api::config::FieldName;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use super::{key::Part, period::Period};
+use super::period::Period;
+use crate::key::{OnMissingKey, Part};
 
 /// Settings of `rate_limit`.
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
@@ -111,17 +112,6 @@ pub enum Mode {
     #[default]
     Enforce,
     Shadow,
-}
-
-/// What becomes of a request that lacks a part of the key.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, JsonSchema)]
-#[serde(rename_all = "snake_case")]
-#[expect(missing_docs, reason = "described where it is used, so that its schema stays a list of words")]
-pub enum OnMissingKey {
-    #[default]
-    Deny,
-    Allow,
-    Anonymous,
 }
 
 /// Where the cost of a single request stands. Exactly one of `request_header` and `response_header`.

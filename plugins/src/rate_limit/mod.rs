@@ -20,7 +20,6 @@ use prometheus::IntCounter;
 mod answer;
 mod build;
 mod config;
-mod key;
 mod limit;
 mod local;
 mod period;
@@ -28,8 +27,8 @@ mod policy;
 mod store;
 mod table;
 
-pub use config::{Algorithm, Config, CostFrom, Mode, OnMissingKey, Policy as PolicyConfig, Style, Tier};
-pub use key::Part;
+pub use crate::key::{OnMissingKey, Part};
+pub use config::{Algorithm, Config, CostFrom, Mode, Policy as PolicyConfig, Style, Tier};
 pub use period::Period;
 
 use answer::Fields;

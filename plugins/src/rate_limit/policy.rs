@@ -10,14 +10,13 @@ use http::{HeaderMap, HeaderName};
 use pingora_http::RequestHeader;
 
 use super::{
-    config::OnMissingKey,
-    key::{Part, Parts},
     limit::{Limit, Moment, Standing},
     local::Ask,
     period::Period,
     store::Store,
     table::Key,
 };
+use crate::key::{OnMissingKey, Part, Parts};
 
 /// Time between two lines in the log about one policy in shadow mode, in nanoseconds.
 const PAUSE: u64 = 10_000_000_000;

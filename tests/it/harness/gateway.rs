@@ -1,6 +1,7 @@
 //! The gateway as a process.
 
 use std::{
+    ffi::OsString,
     io::{Read, Write},
     net::SocketAddr,
     os::unix::net::UnixStream,
@@ -16,6 +17,8 @@ use super::{PATIENCE, Response, client, eventually};
 
 /// The program under test.
 pub const BINARY: &str = env!("CARGO_BIN_EXE_crossway");
+/// Another program to put to the tests, by its path.
+const PROGRAM: &str = "CROSSWAY_TEST_PROGRAM";
 const TOKEN: &str = "token-of-the-tests-0123";
 
 /// A running gateway; ended when dropped.
@@ -30,13 +33,13 @@ pub struct Gateway {
 impl Gateway {
     /// Starts with this configuration, to which an admin listener is added, and a listener `public` where it names none.
     pub fn start(config: &str) -> Self {
-        Self::start_as(Command::new(BINARY), config)
+        Self::start_as(Command::new(program()), config)
     }
 
     /// The same, with no more open files than this.
     pub fn start_with_files(files: u32, config: &str) -> Self {
         let mut shell = Command::new("sh");
-        shell.args(["-c", &format!("ulimit -n {files}; exec \"$0\" \"$@\""), BINARY]);
+        shell.args(["-c", &format!("ulimit -n {files}; exec \"$0\" \"$@\"")]).arg(program());
         Self::start_as(shell, config)
     }
 
@@ -55,7 +58,7 @@ impl Gateway {
     pub fn successor(&self, config: &str) -> Self {
         self.write(config);
         let age = self.age + 1;
-        let child = spawn(Command::new(BINARY), self.folder.path(), age, &["--take-over"]);
+        let child = spawn(Command::new(program()), self.folder.path(), age, &["--take-over"]);
         Self { child, folder: Arc::clone(&self.folder), age, listeners: self.listeners.clone() }
     }
 
@@ -121,7 +124,7 @@ impl Gateway {
 
     /// Starts it again after it has ended.
     pub fn start_again(&mut self) {
-        self.child = spawn(Command::new(BINARY), self.folder.path(), self.age, &[]);
+        self.child = spawn(Command::new(program()), self.folder.path(), self.age, &[]);
         eventually("the gateway is ready", || self.is_ready().then_some(()));
         self.refresh();
     }
@@ -252,6 +255,10 @@ impl Drop for Gateway {
             eprintln!("--- the gateway's log\n{}", self.stderr());
         }
     }
+}
+
+fn program() -> OsString {
+    std::env::var_os(PROGRAM).unwrap_or_else(|| BINARY.into())
 }
 
 fn spawn(mut program: Command, folder: &Path, age: usize, more: &[&str]) -> Child {

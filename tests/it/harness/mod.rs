@@ -4,6 +4,7 @@ mod certificates;
 mod client;
 mod dns;
 pub mod frames;
+mod gate;
 mod gateway;
 mod h2;
 mod idp;
@@ -21,6 +22,7 @@ use std::{
 pub use certificates::Folder;
 pub use client::{Connection, Response, connect_from, exchange, raw};
 pub use dns::Dns;
+pub use gate::Gate;
 pub use gateway::{BINARY, Gateway};
 pub use h2::{H2Upstream, TLS_NAME, frame, frames};
 pub use idp::{CLIENT_SECRET, Idp};

@@ -21,7 +21,7 @@ fn files_are_short() {
 }
 
 /// What plugins share beside the contract.
-const SHARED: [&str; 6] = ["bearer", "credentials", "entries", "fields", "hex", "service"];
+const SHARED: [&str; 7] = ["bearer", "credentials", "entries", "fields", "hex", "key", "service"];
 
 /// What a plugin's folder names beside the contract, outside crates, its own modules and those that all may use.
 fn foreign(files: &[File]) -> Vec<String> {

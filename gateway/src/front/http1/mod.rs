@@ -100,6 +100,9 @@ impl Front {
             Ok(Err(refusal)) => return Arrival::Refused(refusal, listener),
             Err(_) => return Arrival::Refused(request::HEADER_TIMEOUT, listener),
         };
+        if self.gateway.pressure.is_high() {
+            return Arrival::Refused(request::MEMORY_PRESSURE, listener);
+        }
         let inspected = request::inspect(&lane.ahead[..length], &limits);
         let viewed =
             inspected.and_then(|head| Ok((head.framing, target_range(&head), viewed(&head, &lane.conn.link)?)));

@@ -125,7 +125,8 @@ impl Front {
                 }
                 Event::Accepted(Ok(Some(H2Accept::Session(session)))) => {
                     talk.served = talk.served.saturating_add(1);
-                    if talk.served >= listener.limits.client.requests_per_connection {
+                    if talk.served >= listener.limits.client.requests_per_connection || self.gateway.pressure.is_high()
+                    {
                         talk.leave(&mut conn);
                     }
                     self.accept(session, &talk, &mut seen, shutdown);
@@ -155,12 +156,14 @@ impl Front {
         session.set_total_drain_timeout(Some(MAX_DRAIN));
         let has_body = !session.is_body_empty();
         let limits = listener.header_limits();
-        let inspected = request::inspect_http2(session.req_header_mut(), has_body, &limits, talk.link.scheme())
-            .and_then(
-                |(framing, view)| {
-                    if talk.link.admits(&view.host) { Ok((framing, view)) } else { Err(request::MISDIRECTED) }
-                },
-            );
+        let inspected = if self.gateway.pressure.is_high() {
+            Err(request::MEMORY_PRESSURE)
+        } else {
+            let inspected = request::inspect_http2(session.req_header_mut(), has_body, &limits, talk.link.scheme());
+            inspected.and_then(|(framing, view)| {
+                if talk.link.admits(&view.host) { Ok((framing, view)) } else { Err(request::MISDIRECTED) }
+            })
+        };
         let busy = talk.active.enter();
         let (framing, view) = match inspected {
             Ok(checked) => checked,

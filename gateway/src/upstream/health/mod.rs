@@ -3,15 +3,13 @@
 mod probe;
 
 use std::{
-    sync::atomic::{AtomicBool, AtomicU64, Ordering},
+    sync::atomic::{AtomicBool, Ordering},
     time::{Duration, Instant, SystemTime},
 };
 
 use crossway_plugin_api::config::StatusSet;
 use http::{HeaderName, HeaderValue, Method};
 use parking_lot::Mutex;
-
-use super::window::millis;
 
 pub(super) use probe::{Probing, Target};
 
@@ -60,8 +58,6 @@ pub enum Ask {
 #[derive(Debug)]
 pub(super) struct Health {
     is_unhealthy: AtomicBool,
-    /// When it was found healthy again, in milliseconds; 0 if it was never unhealthy.
-    recovered: AtomicU64,
     last: Mutex<Last>,
 }
 
@@ -88,7 +84,7 @@ pub struct Shown {
 impl Default for Health {
     fn default() -> Self {
         let last = Last { is_known: false, successes: 0, failures: 0, since: SystemTime::now(), why: String::new() };
-        Self { is_unhealthy: AtomicBool::new(false), recovered: AtomicU64::new(0), last: Mutex::new(last) }
+        Self { is_unhealthy: AtomicBool::new(false), last: Mutex::new(last) }
     }
 }
 
@@ -98,13 +94,8 @@ impl Health {
         !self.is_unhealthy.load(Ordering::Relaxed)
     }
 
-    /// When it was found healthy again, in milliseconds; 0 if it was never unhealthy.
-    pub(super) fn recovered(&self) -> u64 {
-        self.recovered.load(Ordering::Relaxed)
-    }
-
     /// Learns the outcome of a probe; whether the endpoint is healthy from now on, if that has changed.
-    pub(super) fn learn(&self, plan: &Plan, outcome: Result<(), String>, now: Instant) -> Option<bool> {
+    pub(super) fn learn(&self, plan: &Plan, outcome: Result<(), String>) -> Option<bool> {
         let mut last = self.last.lock();
         last.is_known = true;
         let was_unhealthy = self.is_unhealthy.load(Ordering::Relaxed);
@@ -130,7 +121,6 @@ impl Health {
         last.since = SystemTime::now();
         if was_unhealthy {
             last.why.clear();
-            self.recovered.store(millis(now), Ordering::Relaxed);
         }
         self.is_unhealthy.store(!was_unhealthy, Ordering::Release);
         Some(was_unhealthy)
@@ -171,9 +161,9 @@ mod tests {
             healthy_after: 2,
             port: None,
         };
-        let (health, now) = (Health::default(), Instant::now());
+        let health = Health::default();
         assert_eq!((health.is_healthy(), health.shown().state), (true, "unknown"));
-        let learn = |good: bool| health.learn(&plan, if good { Ok(()) } else { Err("status 500".into()) }, now);
+        let learn = |good: bool| health.learn(&plan, if good { Ok(()) } else { Err("status 500".into()) });
         for good in [false, false, true, false, false] {
             assert_eq!(learn(good), None);
         }
@@ -183,7 +173,7 @@ mod tests {
         for good in [true, false, true] {
             assert_eq!((learn(good), health.is_healthy()), (None, false));
         }
-        assert_eq!((learn(true), health.is_healthy(), health.recovered()), (Some(true), true, millis(now)));
+        assert_eq!((learn(true), health.is_healthy()), (Some(true), true));
         learn(false);
         learn(false);
         learn(false);

@@ -1,17 +1,35 @@
-//! Whose units are used: what a policy tells callers apart by.
+//! What tells callers apart, for plugins that count.
 
 use std::{
     borrow::Cow,
     hash::{Hash as _, Hasher},
     net::IpAddr,
+    ops::RangeInclusive,
 };
 
-use crossway_plugin_api::{Ctx, config::FieldName};
+use crossway_plugin_api::{Ctx, InvalidConfig, config::FieldName};
 use http::HeaderName;
 use pingora_http::RequestHeader;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Deserializer, de::Error as _};
 use serde_json::Value;
+
+/// Bits of an IPv6 address that count.
+const PREFIX: RangeInclusive<u8> = 16..=128;
+/// What one subscriber has.
+const DEFAULT_PREFIX: u8 = 64;
+const MAX_PARTS: usize = 8;
+
+/// What becomes of a request that lacks a part of the key.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+#[expect(missing_docs, reason = "described where it is used, so that its schema stays a list of words")]
+pub enum OnMissingKey {
+    #[default]
+    Deny,
+    Allow,
+    Anonymous,
+}
 
 /// One thing that tells callers apart.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -54,12 +72,12 @@ impl Part {
     }
 
     /// Whether it is known only behind a plugin that authenticates.
-    pub(super) fn needs_caller(&self) -> bool {
+    pub(crate) fn needs_caller(&self) -> bool {
         matches!(self, Self::Consumer | Self::Group | Self::Claim(_))
     }
 
     /// Whether a request may lack it.
-    pub(super) fn may_lack(&self) -> bool {
+    pub(crate) fn may_lack(&self) -> bool {
         self.needs_caller() || matches!(self, Self::Header(_))
     }
 
@@ -117,17 +135,49 @@ fn client(address: IpAddr, prefix: u8) -> IpAddr {
 
 /// Parts, all of which tell callers apart.
 #[derive(Debug)]
-pub(super) struct Parts {
-    pub(super) all: Vec<Part>,
+pub(crate) struct Parts {
+    pub(crate) all: Vec<Part>,
     /// Bits of an IPv6 address that count.
-    pub(super) ipv6_prefix: u8,
+    pub(crate) ipv6_prefix: u8,
     /// Whether callers that lack a part are told apart by the others.
-    pub(super) anonymous: bool,
+    pub(crate) anonymous: bool,
 }
 
 impl Parts {
+    /// Checks what users write. The fields of the error are `key`, `on_missing_key` and `ipv6_prefix`.
+    pub(crate) fn new(
+        key: &[Part],
+        ipv6_prefix: Option<u8>,
+        on_missing_key: Option<OnMissingKey>,
+    ) -> Result<Self, InvalidConfig> {
+        let wrong = |field: &str, reason: String| Err(InvalidConfig::new(field, reason));
+        if key.is_empty() || key.len() > MAX_PARTS {
+            return wrong("key", format!("must name 1 to {MAX_PARTS} parts"));
+        }
+        if let Some(at) = (1..key.len()).find(|at| key[..*at].contains(&key[*at])) {
+            return wrong(&format!("key/{at}"), "stands here twice".into());
+        }
+        if on_missing_key.is_some() && !key.iter().any(Part::may_lack) {
+            return wrong("on_missing_key", "has no effect: no part of the key can be missing".into());
+        }
+        let prefix = ipv6_prefix.unwrap_or(DEFAULT_PREFIX);
+        if !PREFIX.contains(&prefix) {
+            return wrong("ipv6_prefix", format!("must be {} to {}", PREFIX.start(), PREFIX.end()));
+        }
+        if ipv6_prefix.is_some() && !key.contains(&Part::Client) {
+            return wrong("ipv6_prefix", "has no effect: the key has no `client`".into());
+        }
+        let anonymous = on_missing_key == Some(OnMissingKey::Anonymous);
+        Ok(Self { all: key.to_vec(), ipv6_prefix: prefix, anonymous })
+    }
+
+    /// Whether some part says who calls, and not only what for.
+    pub(crate) fn name_callers(&self) -> bool {
+        self.all.iter().any(|part| !matches!(part, Part::Route | Part::Param(_)))
+    }
+
     /// Adds what tells the caller apart to a hash; `None` if a part is missing that must be there.
-    pub(super) fn hash(&self, req: &RequestHeader, ctx: &Ctx, mut into: impl Hasher) -> Option<u64> {
+    pub(crate) fn hash(&self, req: &RequestHeader, ctx: &Ctx, mut into: impl Hasher) -> Option<u64> {
         for part in &self.all {
             let is_there = part.hash_of(req, ctx, self.ipv6_prefix, &mut into);
             if !is_there && !self.anonymous {
@@ -142,12 +192,12 @@ impl Parts {
 
 impl Parts {
     /// Whether some part is known only behind a plugin that authenticates.
-    pub(super) fn need_caller(&self) -> bool {
+    pub(crate) fn need_caller(&self) -> bool {
         self.all.iter().any(Part::needs_caller)
     }
 
     /// The path parameters among the parts, each with its number.
-    pub(super) fn params(&self) -> impl Iterator<Item = (usize, &str)> {
+    pub(crate) fn params(&self) -> impl Iterator<Item = (usize, &str)> {
         self.all.iter().enumerate().filter_map(|(at, part)| match part {
             Part::Param(name) => Some((at, name.as_str())),
             _ => None,
