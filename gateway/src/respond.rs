@@ -25,7 +25,9 @@ pub fn fault_reply(fault: &Fault) -> Reply {
         Fault::Tls(_) => (StatusCode::BAD_GATEWAY, "The upstream server could not be trusted."),
         Fault::Reset(_) => (StatusCode::BAD_GATEWAY, "The upstream server broke the connection."),
         Fault::Unprocessed(_) => (StatusCode::SERVICE_UNAVAILABLE, "The upstream server did not take the request."),
-        Fault::UpstreamTimeout => (StatusCode::GATEWAY_TIMEOUT, "The upstream server did not answer in time."),
+        Fault::UpstreamTimeout | Fault::AttemptTimeout => {
+            (StatusCode::GATEWAY_TIMEOUT, "The upstream server did not answer in time.")
+        }
         Fault::UpstreamProtocol(_) => (StatusCode::BAD_GATEWAY, "The upstream server's answer is not valid HTTP."),
         Fault::ResponseTooLarge { .. } => (StatusCode::BAD_GATEWAY, "The upstream server's answer is too large."),
         Fault::Deadline => (StatusCode::GATEWAY_TIMEOUT, "The request took longer than it may."),
@@ -64,7 +66,7 @@ fn proxy_status(fault: &Fault) -> Option<&'static str> {
         Fault::ConnectTimeout => "crossway; error=connection_timeout",
         Fault::Tls(_) => "crossway; error=tls_certificate_error",
         Fault::Reset(_) | Fault::Unprocessed(_) => "crossway; error=connection_terminated",
-        Fault::UpstreamTimeout | Fault::Deadline => "crossway; error=http_response_timeout",
+        Fault::UpstreamTimeout | Fault::AttemptTimeout | Fault::Deadline => "crossway; error=http_response_timeout",
         Fault::UpstreamProtocol(_) => "crossway; error=http_protocol_error",
         Fault::ResponseTooLarge { .. } => "crossway; error=http_response_body_size",
         Fault::Internal(_) => "crossway; error=proxy_internal_error",

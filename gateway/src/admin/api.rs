@@ -15,7 +15,7 @@ use crate::{
     certificate::{self, Facts},
     reload::Outcome,
     snapshot::{Snapshot, Target, Way},
-    upstream::auth::Identity,
+    upstream::{auth::Identity, budget::WINDOW},
 };
 
 /// All pages; `/healthz` and `/readyz` without a token.
@@ -160,7 +160,14 @@ fn upstreams(snapshot: &Snapshot) -> Vec<Value> {
             };
             json!({"kind": identity.kind(), "token_seconds": left})
         });
-        json!({"name": name, "endpoints": endpoints, "auth": auth})
+        let budget = upstream.budget.standing(upstream.retry.allowance, std::time::Instant::now());
+        let budget = json!({
+            "window_seconds": WINDOW,
+            "requests": budget.requests,
+            "retries": budget.retries,
+            "allowed": budget.allowed,
+        });
+        json!({"name": name, "endpoints": endpoints, "auth": auth, "retry_budget": budget})
     };
     snapshot.upstreams.iter().map(shown).collect()
 }

@@ -13,10 +13,12 @@ use super::{
     entry::CORE_KEYS,
     error::Diagnostic,
     explain,
+    fallback::FallbackOn,
     node::{Data, Node, push},
-    quoted, schema,
+    quoted,
+    retry::RetryOn,
+    schema,
     sources::Sources,
-    upstream::RetryOn,
 };
 
 /// Most errors that are explained; more are counted.
@@ -35,8 +37,8 @@ pub(super) fn format_check(name: &str) -> Option<FormatCheck> {
 }
 
 fn all_formats() -> impl Iterator<Item = (&'static str, FormatCheck)> {
-    let retry: (&str, FormatCheck) = (RetryOn::FORMAT, RetryOn::check);
-    formats().into_iter().chain([retry])
+    let own: [(&str, FormatCheck); 2] = [(RetryOn::FORMAT, RetryOn::check), (FallbackOn::FORMAT, FallbackOn::check)];
+    formats().into_iter().chain(own)
 }
 
 fn validator() -> &'static Validator {

@@ -3,11 +3,11 @@
 use std::fmt::Write as _;
 
 use crossway_plugin_api::config::{
-    ByteRate, ByteSize, FieldName, FieldValue, FileText, Glob, HumanDuration, Network, Sha256Hex, StatusSet,
+    ByteRate, ByteSize, FieldName, FieldValue, FileText, Glob, HumanDuration, Network, Percent, Sha256Hex, StatusSet,
 };
 use serde_json::Value;
 
-use super::{entry::CORE_KEYS, schema, upstream::RetryOn};
+use super::{entry::CORE_KEYS, fallback::FallbackOn, retry::RetryOn, schema};
 
 const HEAD: &str = "# Reference
 
@@ -28,7 +28,7 @@ keys. What the plugins do is told in [plugins/README.md](../plugins/README.md).
 
 ";
 
-const FORMATS: [(&str, &str); 11] = [
+const FORMATS: [(&str, &str); 13] = [
     (HumanDuration::FORMAT, "duration"),
     (ByteSize::FORMAT, "size"),
     (ByteRate::FORMAT, "rate"),
@@ -37,9 +37,11 @@ const FORMATS: [(&str, &str); 11] = [
     (FileText::FORMAT, "path of a file"),
     (Glob::FORMAT, "pattern"),
     (Network::FORMAT, "network"),
+    (Percent::FORMAT, "percent"),
     (Sha256Hex::FORMAT, "SHA-256"),
     (StatusSet::FORMAT, "status code, class or range"),
-    (RetryOn::FORMAT, "`connect_error`, `reset`, or status code, class or range"),
+    (RetryOn::FORMAT, "`connect_error`, `reset`, `timeout`, or status code, class or range"),
+    (FallbackOn::FORMAT, "word, or status code, class or range"),
 ];
 
 /// The page, as Markdown.

@@ -6,7 +6,7 @@ use crossway_plugin_api::config::{FieldName, Glob, HumanDuration, Network};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{entry::PluginEntry, limits::RouteLimits};
+use super::{entry::PluginEntry, fallback::Fallback, limits::RouteLimits};
 
 /// Which requests to take, what to do with them, and where to send them.
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
@@ -29,6 +29,8 @@ pub struct Route {
     pub without: Vec<String>,
     /// Where requests go. Not needed with `redirect`, or where a plugin always answers.
     pub upstream: Option<String>,
+    /// What comes in place of the upstream's failures. Default: the client gets them.
+    pub fallback: Option<Fallback>,
     /// Changes to the request on its way to the upstream.
     pub rewrite: Option<Rewrite>,
     /// Answer with a redirect in place of an upstream.

@@ -19,7 +19,7 @@ impl Steps {
     /// Runs once for each request, however it ended.
     pub fn finish(&self, session: &Session, flight: &mut Flight, error: Option<&Error>) {
         let Some(in_air) = flight.admitted.as_deref_mut() else { return };
-        if let (Some(error), None) = (error, in_air.outcome.code) {
+        if let (Some(error), None, None) = (error, in_air.outcome.code, in_air.outcome.fallback) {
             let fault = fault::of(error);
             self.gateway.metrics.fault(fault.code());
             in_air.failed(&fault);
@@ -68,6 +68,7 @@ impl Steps {
             consumer: in_air.ctx.consumer.as_ref().map(|consumer| consumer.name()),
             upstream: upstream.map(|upstream| (&*upstream.name, in_air.attempts.endpoint)),
             attempts: in_air.attempts.made,
+            fallback: in_air.outcome.fallback,
             duration: outcome.duration,
             upstream_duration: in_air.attempts.waited,
             request_bytes: outcome.request_bytes,

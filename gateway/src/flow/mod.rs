@@ -5,6 +5,7 @@ mod body;
 mod called;
 mod coded;
 mod exchanged;
+mod fallback;
 mod finish;
 pub mod grpc;
 mod outbound;
@@ -26,7 +27,7 @@ use crate::{
     front::Conn,
     request::Framing,
     snapshot::{ListenerState, Route, Snapshot},
-    upstream::{Attempts, Upstream, pool::InFlight},
+    upstream::{Attempts, Upstream, bound::Bound, exchange::Kept, pool::InFlight},
 };
 
 pub use grpc::trailers::clean as clean_trailers;
@@ -67,6 +68,12 @@ pub struct Admitted {
     pub port: Option<u16>,
     /// The whole body, once it was read, as the plugins left it.
     pub body: Option<Bytes>,
+    /// What was read of a body that streams, for another attempt on the exchange way.
+    kept: Kept,
+    /// The request side of a call, for another attempt at another upstream.
+    upload: Option<Box<grpc::Upload>>,
+    /// What was read of the body cannot be sent again.
+    is_spent: bool,
     /// The gRPC call that it is, if it is one.
     pub grpc: Option<grpc::Call>,
     /// Compresses the response, on the stream way.
@@ -91,6 +98,12 @@ pub struct Attempt {
     pub reused: bool,
     /// Whether it ended in a status that is to be tried again.
     pub refused_status: bool,
+    /// All of the request was at hand when it began.
+    pub whole: bool,
+    /// The status for which its answer does not go to the client: the route has something in its place.
+    pub declined: Option<http::StatusCode>,
+    /// What bounds the wait of the moment.
+    pub bound: Option<Bound>,
 }
 
 /// What is logged and counted when a request ends.
@@ -100,6 +113,8 @@ pub struct Log {
     pub code: Option<&'static str>,
     /// The fault, for operators.
     pub fault: Option<Fault>,
+    /// Why the route's fallback has taken the place of a failure, if it has.
+    pub fallback: Option<&'static str>,
     /// The status meant by an answer that says it in another way.
     pub meant: Option<http::StatusCode>,
     /// When the response header was ready.

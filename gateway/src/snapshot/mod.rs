@@ -3,6 +3,7 @@
 mod chains;
 mod compression;
 mod consumers;
+mod fallback;
 mod identity;
 mod listeners;
 mod routes;
@@ -40,6 +41,8 @@ use crate::{
     telemetry::metrics::{Expiry, ListenerMetrics, Metrics, NO_ROUTE, Names, RouteMetrics},
     upstream::{Registry, Upstream},
 };
+
+pub use fallback::{Failure, Fallback, Instead};
 
 /// One configuration, ready to serve.
 pub struct Snapshot {
@@ -121,6 +124,8 @@ pub struct Route {
     pub way: Way,
     /// What follows the chain.
     pub target: Target,
+    /// What comes in place of its upstream's failures, if anything.
+    pub fallback: Option<Fallback>,
     /// Methods it takes.
     pub methods: Vec<http::Method>,
     /// Time until the response header, if the route bounds it.

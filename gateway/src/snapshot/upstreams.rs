@@ -1,8 +1,10 @@
 //! Upstreams, checked and connected to the pools in use.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
-use super::{Compiler, below};
+use crossway_plugin_api::config::FieldName;
+
+use super::{Compiler, below, identity::is_reserved};
 use crate::{
     config::upstream::{Timeouts, Upstream as Config, UpstreamTls},
     upstream::{
@@ -12,6 +14,9 @@ use crate::{
         retry,
     },
 };
+
+/// Longest pause between two attempts.
+const LONGEST_PAUSE: Duration = Duration::from_mins(1);
 
 impl Compiler<'_> {
     pub(super) fn upstreams(&mut self) -> BTreeMap<String, Arc<Upstream>> {
@@ -27,6 +32,7 @@ impl Compiler<'_> {
     fn upstream(&mut self, name: &str, config: &Config) -> Option<Upstream> {
         let pointer = below("/upstreams", name);
         self.timeouts(&pointer, &config.timeouts);
+        let retry = self.retry(&pointer, config);
         let members = self.members(&pointer, config);
         let tls = match &config.tls {
             None => None,
@@ -36,8 +42,10 @@ impl Compiler<'_> {
             name: name.into(),
             pool: self.around.registry.pool(name, members?, Transport { tls, http2: config.http2 }),
             http2: config.http2,
-            timeouts: config.timeouts.into(),
-            retry: retry::Rules::compile(&config.retry),
+            timeouts: (&config.timeouts).into(),
+            retry,
+            budget: self.around.registry.budget(name),
+            deadline_header: config.timeouts.deadline_header.as_ref().map(|name| name.0.clone()),
             metrics: self.around.metrics.upstream(name),
             auth: self.identity(&pointer, name, config),
         })
@@ -99,5 +107,38 @@ impl Compiler<'_> {
                 self.error(&format!("{pointer}/timeouts/{key}"), "must be more than zero");
             }
         }
+        if let Some(FieldName(name)) = &timeouts.deadline_header
+            && (is_reserved(name) || *name == "grpc-timeout")
+        {
+            let message = format!("names `{name}`, a field with another meaning");
+            self.error(&format!("{pointer}/timeouts/deadline_header"), message);
+        }
+    }
+
+    fn retry(&mut self, pointer: &str, config: &Config) -> retry::Rules {
+        let (retry, pointer) = (&config.retry, format!("{pointer}/retry"));
+        for (key, length) in [("backoff/base", retry.backoff.base), ("backoff/max", retry.backoff.max)]
+            .into_iter()
+            .chain([("max_retry_after", retry.max_retry_after)])
+            .chain(retry.per_try.map(|length| ("per_try", length)))
+        {
+            if length.0.is_zero() {
+                self.error(&format!("{pointer}/{key}"), "must be more than zero");
+            } else if length.0 > LONGEST_PAUSE && key != "per_try" {
+                self.error(&format!("{pointer}/{key}"), "is longer than 60s");
+            }
+        }
+        if retry.backoff.base > retry.backoff.max {
+            self.error(&format!("{pointer}/backoff/base"), "is longer than `max`");
+        }
+        if retry.per_try.is_some_and(|per_try| per_try > config.timeouts.total) {
+            self.error(&format!("{pointer}/per_try"), "is longer than `timeouts.total`, which bounds all attempts");
+        }
+        if retry.attempts > 0 && retry.budget.0 == 0 && retry.min_per_second == 0 {
+            let help = "write `attempts: 0`, which says so";
+            self.error_with_help(&format!("{pointer}/budget"), "allows no retry at all", help);
+        }
+        let methods = retry.methods.as_ref().map(|names| self.methods(&format!("{pointer}/methods"), names));
+        retry::Rules::compile(retry, methods)
     }
 }

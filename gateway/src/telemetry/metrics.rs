@@ -14,6 +14,10 @@ use prometheus::{
 };
 
 pub use super::listeners::{Expiry, HandshakeMetrics, ListenerMetrics, Unwelcome};
+use crate::{
+    config::fallback::FallbackOn,
+    upstream::retry::{Reason, Withheld},
+};
 
 /// Route label of requests that no route has taken.
 pub const NO_ROUTE: &str = "-";
@@ -30,6 +34,9 @@ pub struct Metrics {
     gateway_seconds: HistogramVec,
     upstream_seconds: HistogramVec,
     attempts: IntCounterVec,
+    retries: IntCounterVec,
+    withheld: IntCounterVec,
+    fallbacks: IntCounterVec,
     upstream_auth: IntCounterVec,
     connections: IntGaugeVec,
     accepted: IntCounterVec,
@@ -79,6 +86,20 @@ pub struct UpstreamMetrics {
     pub failed: IntCounter,
     /// Attempts made again after a failure.
     pub retried: IntCounter,
+    retries: [IntCounter; Reason::ALL.len()],
+    withheld: [IntCounter; Withheld::ALL.len()],
+}
+
+impl UpstreamMetrics {
+    /// Counts a retry that is about to be made.
+    pub fn retry(&self, reason: Reason) {
+        self.retries[reason as usize].inc();
+    }
+
+    /// Counts one that is not made.
+    pub fn withhold(&self, why: Withheld) {
+        self.withheld[why as usize].inc();
+    }
 }
 
 /// The metrics of how the gateway signs in at one upstream.
@@ -146,6 +167,21 @@ impl Metrics {
                 "crossway_upstream_attempts_total",
                 "Attempts to send a request to an endpoint.",
                 &["upstream", "result"],
+            ),
+            retries: counters(
+                "crossway_upstream_retries_total",
+                "Attempts made again, by what the one before came to.",
+                &["upstream", "reason"],
+            ),
+            withheld: counters(
+                "crossway_upstream_retries_withheld_total",
+                "Attempts not made again although the rules ask for it.",
+                &["upstream", "reason"],
+            ),
+            fallbacks: counters(
+                "crossway_fallbacks_total",
+                "Failures of an upstream that a route's fallback has taken the place of.",
+                &["route", "reason"],
             ),
             upstream_auth: counters(
                 "crossway_upstream_auth_total",
@@ -241,7 +277,14 @@ impl Metrics {
             answered: attempts("answered"),
             failed: attempts("failed"),
             retried: attempts("retried"),
+            retries: Reason::ALL.map(|reason| self.retries.with_label_values(&[name, reason.name()])),
+            withheld: Withheld::ALL.map(|why| self.withheld.with_label_values(&[name, why.name()])),
         }
+    }
+
+    /// The count of a route's fallbacks for one reason, which comes from a closed set.
+    pub fn fallback(&self, route: &str, reason: &'static str) -> IntCounter {
+        self.fallbacks.with_label_values(&[route, reason])
     }
 
     /// The handles of how the gateway signs in at one upstream.
@@ -333,6 +376,10 @@ impl Metrics {
         match label {
             "route" if !names.routes.contains(value) && value != NO_ROUTE => {
                 let _ = self.gateway_seconds.remove_label_values(&[value]);
+                let words = FallbackOn::WORDS.map(|(word, _)| word);
+                for reason in words.into_iter().chain([FallbackOn::STATUS]) {
+                    let _ = self.fallbacks.remove_label_values(&[value, reason]);
+                }
                 for class in CLASSES {
                     let _ = self.requests.remove_label_values(&[value, class]);
                     let _ = self.request_seconds.remove_label_values(&[value, class]);
@@ -342,6 +389,12 @@ impl Metrics {
                 let _ = self.upstream_seconds.remove_label_values(&[value]);
                 for result in ["answered", "failed", "retried"] {
                     let _ = self.attempts.remove_label_values(&[value, result]);
+                }
+                for reason in Reason::ALL {
+                    let _ = self.retries.remove_label_values(&[value, reason.name()]);
+                }
+                for why in Withheld::ALL {
+                    let _ = self.withheld.remove_label_values(&[value, why.name()]);
                 }
                 for event in AUTH_EVENTS {
                     let _ = self.upstream_auth.remove_label_values(&[value, event]);
@@ -410,6 +463,8 @@ mod tests {
         assert!(text.contains(r#"crossway_requests_total{class="2xx",route="old"} 1"#), "{text}");
         metrics.listener("old").open.inc();
         metrics.upstream("old").answered.inc();
+        metrics.fallback("old", FallbackOn::STATUS).inc();
+        metrics.fallback("old", FallbackOn::Timeout.name()).inc();
         metrics.upstream_auth("old").fetched.inc();
         metrics.keep_only(&Names { routes: ["new".to_owned()].into(), ..Names::default() });
         assert!(!String::from_utf8(metrics.render()).unwrap().contains("old"));

@@ -11,7 +11,14 @@ use crossway_plugin_api::Fault;
 use http::{Method, StatusCode};
 use pingora_http::{RequestHeader, ResponseHeader};
 
-use super::{Endpoint, Upstream, auth::Shown, pool::InFlight, retry::Failed};
+use super::{
+    Endpoint, Upstream,
+    auth::Shown,
+    bound::Bound,
+    deadline,
+    pool::{InFlight, Tried},
+    retry::{Failed, Reason, Withheld},
+};
 
 /// The attempts of one request.
 #[derive(Default)]
@@ -26,6 +33,11 @@ pub struct Attempts {
     pub waited: Duration,
     current: Option<Current>,
     shown: Shown,
+    /// Those that were made at another upstream.
+    elsewhere: u32,
+    tried: Tried,
+    /// Before the next attempt.
+    pause: Duration,
 }
 
 /// The attempt being made.
@@ -56,17 +68,25 @@ impl Attempts {
         self.deadline.unwrap_or_else(|| Instant::now() + upstream.timeouts.total)
     }
 
-    /// Begins the next attempt: its endpoint, and its place among the requests there. Waits where there must be something
-    /// to show to the upstream first.
+    /// Begins the next attempt: its endpoint, and its place among the requests there. Waits for the pause that it needs,
+    /// and until there is something to show to the upstream.
     pub async fn begin(&mut self, upstream: &Upstream) -> Result<(Arc<Endpoint>, InFlight), Fault> {
         let bound = self.bound(upstream);
+        let pause = std::mem::take(&mut self.pause);
+        if !pause.is_zero() {
+            tokio::time::sleep(pause).await;
+        }
         self.shown.choose(upstream, bound).await?;
         let started = Instant::now();
         if started >= bound {
             return Err(Fault::Deadline);
         }
-        let endpoint = upstream.pool.next(self.endpoint).ok_or(Fault::NoEndpoint)?;
-        if self.made > 0 {
+        let is_first = self.made == self.elsewhere;
+        if is_first {
+            upstream.budget.earn(started);
+        }
+        let endpoint = upstream.pool.next(&self.tried).ok_or(Fault::NoEndpoint)?;
+        if !is_first {
             upstream.metrics.retried.inc();
         }
         self.made += 1;
@@ -76,26 +96,55 @@ impl Attempts {
         Ok((endpoint, place))
     }
 
+    /// Until when the current attempt may send its request. `whole`: all of it is at hand, so that only the endpoint can
+    /// keep it waiting.
+    pub fn sending(&self, upstream: &Upstream, whole: bool) -> Bound {
+        let started = self.current.as_ref().filter(|_| whole).map(|current| current.started);
+        let bound = Bound::request(self.bound(upstream));
+        match (upstream.retry.per_try, started) {
+            (Some(per_try), Some(started)) => bound.or(Bound::attempt(started + per_try)),
+            _ => bound,
+        }
+    }
+
+    /// Until when the current attempt may wait for its response header, now that the request has been sent. `whole`: all
+    /// of it was at hand when the attempt began.
+    pub fn waiting(&self, upstream: &Upstream, whole: bool) -> Bound {
+        let now = Instant::now();
+        let bound = self.sending(upstream, whole).or(Bound::header(now + upstream.timeouts.first_byte));
+        match upstream.retry.per_try {
+            // The time that the client took is not the endpoint's.
+            Some(per_try) if !whole => bound.or(Bound::attempt(now + per_try)),
+            _ => bound,
+        }
+    }
+
     /// The endpoint of the current attempt.
     pub fn current(&self) -> Option<&Arc<Endpoint>> {
         self.current.as_ref().map(|current| &current.endpoint)
     }
 
-    /// Writes what this attempt shows into a request that nobody else will change or see.
-    pub fn sign(&self, req: &mut RequestHeader) -> Result<(), Fault> {
+    /// Writes what this attempt shows, and how long its answer may take, into a request that nobody else will change or
+    /// see.
+    pub fn sign(&self, upstream: &Upstream, req: &mut RequestHeader) -> Result<(), Fault> {
+        if let Some(name) = &upstream.deadline_header {
+            let left = self.sending(upstream, true).left().min(upstream.timeouts.first_byte);
+            deadline::tell(name, left, req)?;
+        }
         self.shown.write(req)
     }
 
     /// Ends the current attempt with the endpoint's answer or with a fault; whether to make another.
     pub fn settle(&mut self, upstream: &Upstream, came: Result<&ResponseHeader, &Fault>, asked: &Asked<'_>) -> bool {
+        let endpoint = self.current.as_ref().map(|current| current.endpoint.address);
         let took = self.leave();
         let failed = Failed {
-            attempts: self.made - self.shown.repeats(),
+            attempts: self.made - self.elsewhere - self.shown.repeats(),
             method: asked.method,
             replayable: asked.replayable,
             reused: asked.reused,
         };
-        let again = match came {
+        let reason = match came {
             Ok(head) => {
                 upstream.metrics.answered.inc();
                 upstream.metrics.seconds.observe(took.as_secs_f64());
@@ -106,7 +155,54 @@ impl Attempts {
                 upstream.retry.after_fault(fault, &failed)
             }
         };
-        again && self.deadline.is_none_or(|deadline| Instant::now() < deadline)
+        let Some(reason) = reason else { return false };
+        if let Some(endpoint) = endpoint {
+            self.tried.note(endpoint);
+        }
+        match self.pause_before(upstream, reason, failed.attempts, came.ok()) {
+            Ok(pause) => {
+                self.pause = pause;
+                upstream.metrics.retry(reason);
+                true
+            }
+            Err(withheld) => {
+                upstream.metrics.withhold(withheld);
+                false
+            }
+        }
+    }
+
+    /// The pause before an attempt that the rules ask for, if it can be made.
+    fn pause_before(
+        &self,
+        upstream: &Upstream,
+        reason: Reason,
+        attempts: u32,
+        answer: Option<&ResponseHeader>,
+    ) -> Result<Duration, Withheld> {
+        let now = Instant::now();
+        let pause = upstream.retry.pause(reason, attempts, answer).ok_or(Withheld::RetryAfter)?;
+        if self.deadline.is_some_and(|deadline| now + pause >= deadline) {
+            return Err(Withheld::Deadline);
+        }
+        // Nobody has been sent anything: it is as if the other endpoint had been chosen at once.
+        let is_free = reason == Reason::ConnectError && upstream.pool.has_another(&self.tried);
+        if is_free || upstream.budget.spend(upstream.retry.allowance, now) {
+            Ok(pause)
+        } else {
+            Err(Withheld::Budget)
+        }
+    }
+
+    /// Goes on at another upstream, whose own rules hold from here on.
+    pub fn turn(&mut self) {
+        *self = Self {
+            deadline: self.deadline,
+            made: self.made,
+            elsewhere: self.made,
+            waited: self.waited,
+            ..Self::default()
+        };
     }
 
     /// Whether an answer with this status wants the request once more, with something else to show.

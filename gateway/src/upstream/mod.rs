@@ -4,6 +4,9 @@ mod answer;
 pub mod attempts;
 pub mod auth;
 pub mod balance;
+pub mod bound;
+pub mod budget;
+pub mod deadline;
 pub mod dns;
 pub mod exchange;
 pub mod fault;
@@ -13,6 +16,8 @@ pub mod pool;
 pub mod retry;
 
 use std::{sync::Arc, time::Duration};
+
+use http::HeaderName;
 
 use crate::{config::upstream::Timeouts, telemetry::metrics::UpstreamMetrics};
 
@@ -32,6 +37,10 @@ pub struct Upstream {
     pub timeouts: StepTimeouts,
     /// When a failed attempt is tried again.
     pub retry: retry::Rules,
+    /// How many retries it is worth.
+    pub budget: Arc<budget::Budget>,
+    /// The field in which requests say how long their answers may take, if there is one.
+    pub deadline_header: Option<HeaderName>,
     /// Counters and histograms.
     pub metrics: UpstreamMetrics,
     /// How the gateway signs in, if it does.
@@ -51,8 +60,8 @@ pub struct StepTimeouts {
     pub total: Duration,
 }
 
-impl From<Timeouts> for StepTimeouts {
-    fn from(t: Timeouts) -> Self {
+impl From<&Timeouts> for StepTimeouts {
+    fn from(t: &Timeouts) -> Self {
         Self { connect: t.connect.0, first_byte: t.first_byte.0, idle: t.idle.0, total: t.total.0 }
     }
 }

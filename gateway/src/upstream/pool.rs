@@ -8,6 +8,7 @@ use std::{
         Arc, Weak,
         atomic::{AtomicBool, AtomicUsize, Ordering},
     },
+    time::Instant,
 };
 
 use arc_swap::ArcSwap;
@@ -18,6 +19,7 @@ use tokio::sync::Notify;
 
 use super::{
     balance::RoundRobin,
+    budget::Budget,
     dns::Member,
     peer::{self, Transport},
 };
@@ -40,6 +42,25 @@ pub struct Pool {
 struct Current {
     endpoints: Vec<Arc<Endpoint>>,
     turns: RoundRobin,
+}
+
+/// The endpoints that have failed one request. Takes no memory until there is one.
+#[derive(Debug, Default)]
+pub struct Tried(Vec<SocketAddr>);
+
+impl Tried {
+    /// Notes one.
+    pub fn note(&mut self, endpoint: SocketAddr) {
+        self.0.push(endpoint);
+    }
+
+    fn has(&self, endpoint: SocketAddr) -> bool {
+        self.0.contains(&endpoint)
+    }
+
+    fn last(&self) -> Option<SocketAddr> {
+        self.0.last().copied()
+    }
 }
 
 /// One address of an upstream.
@@ -85,15 +106,20 @@ impl Drop for InFlight {
 }
 
 impl Pool {
-    /// The endpoint whose turn it is, avoiding `not` (the one that just failed) where there is another.
-    pub fn next(&self, not: Option<SocketAddr>) -> Option<Arc<Endpoint>> {
+    /// The endpoint whose turn it is, or the next one that was not tried; where all were, any but the last.
+    pub fn next(&self, tried: &Tried) -> Option<Arc<Endpoint>> {
         let current = self.current.load();
-        let first = current.endpoints.get(current.turns.next()?)?;
-        if not != Some(first.address) {
-            return Some(Arc::clone(first));
-        }
-        let another = current.endpoints.iter().find(|e| Some(e.address) != not);
-        Some(Arc::clone(another.unwrap_or(first)))
+        let first = current.turns.next()?;
+        let (before, after) = current.endpoints.split_at_checked(first)?;
+        let in_turn = || after.iter().chain(before);
+        let untried = in_turn().find(|endpoint| !tried.has(endpoint.address));
+        let another = || in_turn().find(|endpoint| Some(endpoint.address) != tried.last());
+        untried.or_else(another).or_else(|| after.first()).cloned()
+    }
+
+    /// Whether there is an endpoint that was not tried.
+    pub fn has_another(&self, tried: &Tried) -> bool {
+        self.current.load().endpoints.iter().any(|endpoint| !tried.has(endpoint.address))
     }
 
     /// Whether there is an endpoint to send to.
@@ -142,6 +168,7 @@ impl Pool {
 pub struct Registry {
     pools: Mutex<HashMap<u64, Weak<Pool>>>,
     states: Mutex<HashMap<(u64, SocketAddr), Weak<EndpointState>>>,
+    budgets: Mutex<HashMap<String, Weak<Budget>>>,
 }
 
 impl Registry {
@@ -176,6 +203,18 @@ impl Registry {
         drop(known);
         pools.insert(key, Arc::downgrade(&pool));
         pool
+    }
+
+    /// The budget of the upstream with this name, whatever its settings.
+    pub fn budget(&self, name: &str) -> Arc<Budget> {
+        let mut budgets = self.budgets.lock();
+        budgets.retain(|_, budget| budget.strong_count() > 0);
+        if let Some(budget) = budgets.get(name).and_then(Weak::upgrade) {
+            return budget;
+        }
+        let budget = Arc::new(Budget::new(Instant::now()));
+        budgets.insert(name.to_owned(), Arc::downgrade(&budget));
+        budget
     }
 
     fn state(&self, identity: u64, address: SocketAddr) -> Arc<EndpointState> {
@@ -216,7 +255,7 @@ mod tests {
     fn what_a_reload_keeps_keeps_its_state() {
         let registry = Arc::new(Registry::default());
         let before = registry.pool("erp", members(&["127.0.0.1:1", "127.0.0.1:2"]), plain());
-        let busy = before.next(None).unwrap();
+        let busy = before.next(&Tried::default()).unwrap();
         let _guard = busy.enter();
         let same = registry.pool("erp", members(&["127.0.0.1:1", "127.0.0.1:2"]), plain());
         assert!(Arc::ptr_eq(&before, &same));
@@ -231,12 +270,35 @@ mod tests {
     #[test]
     fn a_retry_goes_elsewhere_where_it_can() {
         let registry = Arc::new(Registry::default());
-        let pool = registry.pool("erp", members(&["127.0.0.1:1", "127.0.0.1:2"]), plain());
-        let failed: SocketAddr = "127.0.0.1:1".parse().unwrap();
-        for _ in 0..4 {
-            assert_ne!(pool.next(Some(failed)).unwrap().address, failed);
+        let addresses = ["127.0.0.1:1", "127.0.0.1:2", "127.0.0.1:3"];
+        let pool = registry.pool("erp", members(&addresses), plain());
+        let ports = |tried: &Tried| {
+            let mut ports: Vec<u16> = (0..30).map(|_| pool.next(tried).unwrap().address.port()).collect();
+            ports.sort_unstable();
+            ports.dedup();
+            ports
+        };
+        let mut tried = Tried::default();
+        let mut rounds = Vec::new();
+        for address in addresses {
+            rounds.push((ports(&tried), pool.has_another(&tried)));
+            tried.note(address.parse().unwrap());
         }
+        rounds.push((ports(&tried), pool.has_another(&tried)));
+        let expected =
+            [(vec![1, 2, 3], true), (vec![2, 3], true), (vec![3], true), (vec![1, 2], false)];
+        assert_eq!(rounds, expected);
         let alone = registry.pool("one", members(&["127.0.0.1:1"]), plain());
-        assert_eq!(alone.next(Some(failed)).unwrap().address, failed);
+        assert_eq!(alone.next(&tried).unwrap().address.port(), 1);
+        let mut only = Tried::default();
+        only.note("127.0.0.1:1".parse().unwrap());
+        assert_eq!((alone.next(&only).unwrap().address.port(), alone.has_another(&only)), (1, false));
+    }
+
+    #[test]
+    fn a_budget_belongs_to_a_name() {
+        let registry = Registry::default();
+        let budget = registry.budget("erp");
+        assert!(Arc::ptr_eq(&budget, &registry.budget("erp")) && !Arc::ptr_eq(&budget, &registry.budget("crm")));
     }
 }

@@ -8,6 +8,7 @@ mod file;
 mod glob;
 mod method;
 mod net;
+mod percent;
 mod rate;
 mod secret;
 mod status;
@@ -19,6 +20,7 @@ pub use file::FileText;
 pub use glob::Glob;
 pub use method::parse_method;
 pub use net::Network;
+pub use percent::Percent;
 pub use rate::ByteRate;
 pub use secret::{Secret, Sha256Hex};
 pub use status::StatusSet;
@@ -27,7 +29,7 @@ pub use status::StatusSet;
 pub type FormatCheck = fn(&str) -> Result<(), String>;
 
 /// Every `format` that the schemas of this module use, with its check.
-pub fn formats() -> [(&'static str, FormatCheck); 10] {
+pub fn formats() -> [(&'static str, FormatCheck); 11] {
     [
         (HumanDuration::FORMAT, |t| HumanDuration::parse(t).map(drop)),
         (ByteSize::FORMAT, |t| ByteSize::parse(t).map(drop)),
@@ -36,6 +38,7 @@ pub fn formats() -> [(&'static str, FormatCheck); 10] {
         (FieldValue::FORMAT, |t| FieldValue::parse(t).map(drop)),
         (Glob::FORMAT, |t| Glob::parse(t).map(drop)),
         (Network::FORMAT, |t| Network::parse(t).map(drop)),
+        (Percent::FORMAT, |t| Percent::parse(t).map(drop)),
         (Sha256Hex::FORMAT, |t| Sha256Hex::parse(t).map(drop)),
         (StatusSet::FORMAT, |t| StatusSet::parse(t).map(drop)),
         (FileText::FORMAT, |t| FileText::parse(t).map(drop)),
