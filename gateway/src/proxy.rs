@@ -40,8 +40,8 @@ impl ProxyHttp for Proxy {
         self.steps.request(session, flight).await
     }
 
-    async fn upstream_peer(&self, _session: &mut Session, flight: &mut Flight) -> Result<Box<HttpPeer>> {
-        self.steps.peer(flight).await
+    async fn upstream_peer(&self, session: &mut Session, flight: &mut Flight) -> Result<Box<HttpPeer>> {
+        self.steps.peer(session, flight).await
     }
 
     fn fail_to_connect(

@@ -37,7 +37,7 @@ fn error(fault: &Fault) -> Option<&'static str> {
         Fault::ConnectTimeout => "connection_timeout",
         Fault::Tls(detail) => tls_error(detail),
         Fault::Reset(_) => "connection_terminated",
-        Fault::UpstreamTimeout | Fault::Deadline => "http_response_timeout",
+        Fault::UpstreamTimeout | Fault::AttemptTimeout | Fault::Deadline => "http_response_timeout",
         Fault::UpstreamProtocol(_) => "http_protocol_error",
         Fault::ResponseTooLarge { .. } => "http_response_body_size",
         Fault::ClientTimeout | Fault::RequestTooLarge { .. } | Fault::RequestFraming(_) => "http_request_error",

@@ -30,7 +30,9 @@ pub fn fault_reply(fault: &Fault) -> Reply {
         Fault::Tls(_) => (StatusCode::BAD_GATEWAY, "The upstream server could not be trusted."),
         Fault::Reset(_) => (StatusCode::BAD_GATEWAY, "The upstream server broke the connection."),
         Fault::Unprocessed(_) => (StatusCode::SERVICE_UNAVAILABLE, "The upstream server did not take the request."),
-        Fault::UpstreamTimeout => (StatusCode::GATEWAY_TIMEOUT, "The upstream server did not answer in time."),
+        Fault::UpstreamTimeout | Fault::AttemptTimeout => {
+            (StatusCode::GATEWAY_TIMEOUT, "The upstream server did not answer in time.")
+        }
         Fault::UpstreamProtocol(_) => (StatusCode::BAD_GATEWAY, "The upstream server's answer is not valid HTTP."),
         Fault::ResponseTooLarge { .. } => (StatusCode::BAD_GATEWAY, "The upstream server's answer is too large."),
         Fault::Deadline => (StatusCode::GATEWAY_TIMEOUT, "The request took longer than it may."),

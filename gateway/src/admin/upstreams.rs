@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use crate::{
     snapshot::Snapshot,
-    upstream::{Endpoint, Pool, Upstream, auth::Identity, breaker, health, outlier},
+    upstream::{Endpoint, Pool, Upstream, auth::Identity, breaker, budget::WINDOW, health, outlier},
 };
 
 /// Each upstream with its endpoints.
@@ -24,6 +24,7 @@ fn upstream(upstream: &Upstream, now: Instant) -> Value {
         };
         json!({"kind": identity.kind(), "token_seconds": left})
     });
+    let budget = upstream.budget.standing(upstream.retry.allowance, now);
     let (in_flight, waiting) = upstream.load();
     let most = upstream.bulkhead.as_ref().map(|bulkhead| bulkhead.room.most);
     json!({
@@ -31,6 +32,12 @@ fn upstream(upstream: &Upstream, now: Instant) -> Value {
         "load": {"in_flight": in_flight, "waiting": waiting, "max_in_flight": most},
         "endpoints": endpoints,
         "auth": auth,
+        "retry_budget": {
+            "window_seconds": WINDOW,
+            "requests": budget.requests,
+            "retries": budget.retries,
+            "allowed": budget.allowed,
+        },
         "circuit": upstream.watch.whole.as_ref().map(|breaker| circuit(&breaker.shown())),
     })
 }

@@ -14,11 +14,13 @@ use super::{
     entry::CORE_KEYS,
     error::Diagnostic,
     explain,
+    fallback::FallbackOn,
     memory::{MemoryMax, ShedAt},
     node::{Data, Node, push},
-    quoted, schema,
+    quoted,
+    retry::RetryOn,
+    schema,
     sources::Sources,
-    upstream::RetryOn,
 };
 
 /// Most errors that are explained; more are counted.
@@ -37,8 +39,9 @@ pub(super) fn format_check(name: &str) -> Option<FormatCheck> {
 }
 
 fn all_formats() -> impl Iterator<Item = (&'static str, FormatCheck)> {
-    let own: [(&str, FormatCheck); 4] = [
+    let own: [(&str, FormatCheck); 5] = [
         (RetryOn::FORMAT, RetryOn::check),
+        (FallbackOn::FORMAT, FallbackOn::check),
         (On::FORMAT, |text| On::parse(text).map(drop)),
         (MemoryMax::FORMAT, MemoryMax::check),
         (ShedAt::FORMAT, ShedAt::check),

@@ -9,9 +9,10 @@ use serde_json::Value;
 
 use super::{
     entry::CORE_KEYS,
+    fallback::FallbackOn,
     memory::{MemoryMax, ShedAt},
+    retry::RetryOn,
     schema,
-    upstream::RetryOn,
 };
 
 const HEAD: &str = "# Reference
@@ -33,7 +34,7 @@ keys. What the plugins do is told in [plugins/README.md](../plugins/README.md).
 
 ";
 
-const FORMATS: [(&str, &str); 14] = [
+const FORMATS: [(&str, &str); 15] = [
     (HumanDuration::FORMAT, "duration"),
     (ByteSize::FORMAT, "size"),
     (ByteRate::FORMAT, "rate"),
@@ -45,7 +46,8 @@ const FORMATS: [(&str, &str); 14] = [
     (Percent::FORMAT, "share, such as `20%`"),
     (Sha256Hex::FORMAT, "SHA-256"),
     (StatusSet::FORMAT, "status code, class or range"),
-    (RetryOn::FORMAT, "`connect_error`, `reset`, or status code, class or range"),
+    (RetryOn::FORMAT, "`connect_error`, `reset`, `timeout`, or status code, class or range"),
+    (FallbackOn::FORMAT, "word, or status code, class or range"),
     (MemoryMax::FORMAT, "`auto`, `off` or size"),
     (ShedAt::FORMAT, "share, 50% to 99%"),
 ];

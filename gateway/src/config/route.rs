@@ -6,7 +6,7 @@ use crossway_plugin_api::config::{FieldName, Glob, HumanDuration, Network};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{entry::PluginEntry, limits::RouteLimits, split::Split};
+use super::{entry::PluginEntry, fallback::Fallback, limits::RouteLimits, split::Split};
 
 /// Which requests to take, what to do with them, and where to send them.
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
@@ -31,6 +31,8 @@ pub struct Route {
     pub upstream: Option<String>,
     /// Several upstreams in place of one, by shares or by conditions.
     pub split: Option<Split>,
+    /// What comes in place of the upstream's failures. Default: the client gets them.
+    pub fallback: Option<Fallback>,
     /// Changes to the request on its way to the upstream.
     pub rewrite: Option<Rewrite>,
     /// Answer with a redirect in place of an upstream.

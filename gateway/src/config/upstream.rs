@@ -1,13 +1,14 @@
 //! Named pools of endpoints.
 
-use crossway_plugin_api::config::{HumanDuration, StatusSet};
+use crossway_plugin_api::config::{FieldName, HumanDuration};
 use schemars::JsonSchema;
-use serde::{Deserialize, Serialize};
+use serde::Deserialize;
 
 use super::{
     balance::{Balance, Sticky},
     bulkhead::MOST,
     health::{CircuitBreaker, HealthCheck, Outlier, Panic},
+    retry::Retry,
     tls::KeyPair,
     upstream_auth::UpstreamAuth,
 };
@@ -101,7 +102,7 @@ pub struct UpstreamTls {
 }
 
 /// How long each step may take.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Timeouts {
     /// TCP connection, and TLS handshake if any.
@@ -112,6 +113,10 @@ pub struct Timeouts {
     pub idle: HumanDuration,
     /// From the first attempt to the response header, retries included (to the end of the body, where it is buffered).
     pub total: HumanDuration,
+    /// A request field that says how long the response header may take, in whole milliseconds. The client's narrows `total`
+    /// and can never widen it; one that cannot be read is answered 400. The upstream gets what is left in the same field,
+    /// whether the client has sent it or not. Default: none is read or written.
+    pub deadline_header: Option<FieldName>,
 }
 
 impl Default for Timeouts {
@@ -121,87 +126,7 @@ impl Default for Timeouts {
             first_byte: HumanDuration::from_secs(30),
             idle: HumanDuration::from_secs(60),
             total: HumanDuration::from_secs(60),
-        }
-    }
-}
-
-/// When a failed attempt is tried again, on the next endpoint. A request that the upstream may have acted on is sent
-/// again only if its method is idempotent (RFC 9110, section 9.2.2) and its body is still at hand.
-#[derive(Debug, Clone, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields, default)]
-pub struct Retry {
-    /// Attempts after the first.
-    #[schemars(range(max = 8))]
-    pub attempts: u32,
-    /// What counts as a failure to try again.
-    pub on: Vec<RetryOn>,
-}
-
-impl Default for Retry {
-    fn default() -> Self {
-        Self { attempts: 1, on: vec![RetryOn::ConnectError, RetryOn::Reset] }
-    }
-}
-
-/// What counts as a failure to try again.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum RetryOn {
-    /// No connection: nothing was sent.
-    ConnectError,
-    /// The connection broke before the response header.
-    Reset,
-    /// These statuses.
-    Status(StatusSet),
-}
-
-impl<'de> Deserialize<'de> for RetryOn {
-    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let value = serde_json::Value::deserialize(deserializer)?;
-        match value.as_str() {
-            Some("connect_error") => Ok(Self::ConnectError),
-            Some("reset") => Ok(Self::Reset),
-            _ => serde_json::from_value(value).map(Self::Status).map_err(serde::de::Error::custom),
-        }
-    }
-}
-
-impl Serialize for RetryOn {
-    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        match self {
-            Self::ConnectError => serializer.serialize_str("connect_error"),
-            Self::Reset => serializer.serialize_str("reset"),
-            Self::Status(set) => serializer.collect_str(set),
-        }
-    }
-}
-
-impl JsonSchema for RetryOn {
-    fn schema_name() -> std::borrow::Cow<'static, str> {
-        "RetryOn".into()
-    }
-    fn inline_schema() -> bool {
-        true
-    }
-    fn json_schema(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
-        schemars::json_schema!({
-            "type": ["integer", "string"], "format": Self::FORMAT, "minimum": 100, "maximum": 599,
-            "description": "connect_error, reset, or a status code, class or range.",
-            "examples": ["connect_error", "reset", 503],
-        })
-    }
-}
-
-impl RetryOn {
-    /// Name of the schema format.
-    pub const FORMAT: &'static str = "crossway-retry-on";
-
-    /// Checks the text form.
-    pub fn check(text: &str) -> Result<(), String> {
-        match text {
-            "connect_error" | "reset" => Ok(()),
-            _ => StatusSet::parse(text)
-                .map(drop)
-                .map_err(|_| "is neither connect_error, reset, nor a status code, class or range".into()),
+            deadline_header: None,
         }
     }
 }

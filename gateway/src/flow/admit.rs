@@ -18,7 +18,7 @@ use crate::{
     respond,
     router::{Found, Lookup},
     snapshot::{Route, Snapshot, Target},
-    upstream::Attempts,
+    upstream::{Attempts, exchange::Kept},
 };
 
 /// What the router made of a request.
@@ -61,6 +61,9 @@ pub(super) fn admit(gateway: &Gateway, session: &mut Session) -> Result<(Admitte
         entered: Entered::default(),
         port: view.port,
         body: None,
+        kept: Kept::default(),
+        upload: None,
+        is_spent: false,
         grpc: Call::native(req, req.version),
         encoder: None,
         attempt: Attempt::default(),

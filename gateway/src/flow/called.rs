@@ -44,9 +44,22 @@ pub(super) async fn run(
     body::invite(session, admitted).await?;
     let deadline = admitted.ctx.deadline.unwrap_or_else(|| Instant::now() + upstream.timeouts.total);
     let has_body = !matches!(admitted.framing.body, BodyFraming::None | BodyFraming::Length(0));
-    let mut upload = Upload::new(has_body);
+    let mut upload = admitted.upload.take().map_or_else(|| Upload::new(has_body), |upload| *upload);
     admitted.attempts.deadline = Some(deadline);
-    let answered = call(steps, session, admitted, &mut upload, (upstream, deadline)).await?;
+    let answered = call(steps, session, admitted, &mut upload, upstream).await;
+    admitted.is_spent = !upload.is_replayable();
+    let declined = answered.as_ref().map(|answered| answered.head.status);
+    let declined = declined.ok().filter(|status| admitted.declines(session, *status));
+    if answered.is_err() || declined.is_some() {
+        // The answer, if any, ends before the request can begin anew.
+        let came = answered.map(drop);
+        upload.rewind();
+        admitted.upload = Some(Box::new(upload));
+        return came.map(|()| declined.map_or(Next::Sent, Next::Declined));
+    }
+    let answered = answered?;
+    // From here on the messages go on their way, and are not kept.
+    admitted.is_spent = true;
     let mut passing = Passing { session, admitted, upload: &mut upload, idle: upstream.timeouts.idle };
     if let Err(fault) = passing.run(answered).await {
         passing.upload.stop();
@@ -61,11 +74,12 @@ async fn call(
     session: &mut Session,
     admitted: &mut Admitted,
     upload: &mut Upload,
-    (upstream, deadline): (&Upstream, Instant),
+    upstream: &Upstream,
 ) -> Result<Answered, Fault> {
     loop {
         let (endpoint, place) = admitted.attempts.begin(upstream).await?;
-        let mut attempt = Attempt { steps, upstream, endpoint: &endpoint, deadline, reused: false, sent: None };
+        let whole = upload.is_read();
+        let mut attempt = Attempt { steps, upstream, endpoint: &endpoint, whole, reused: false, sent: None };
         let answered = attempt.run(session, admitted, upload, place).await;
         let replayable = upload.is_replayable();
         let Attempt { reused, sent, .. } = attempt;
@@ -89,7 +103,8 @@ struct Attempt<'a> {
     steps: &'a Steps,
     upstream: &'a Upstream,
     endpoint: &'a Arc<Endpoint>,
-    deadline: Instant,
+    /// All of the request was at hand when the attempt began.
+    whole: bool,
     reused: bool,
     sent: Option<Instant>,
 }
@@ -104,31 +119,28 @@ impl Attempt<'_> {
         place: InFlight,
     ) -> Result<Answered, Fault> {
         let exchange = &self.steps.gateway.exchange;
-        let (mut lease, reused) = exchange.connect(self.upstream, self.endpoint, self.deadline).await?;
+        let mut bound = admitted.attempts.sending(self.upstream, self.whole);
+        let (mut lease, reused) = exchange.connect(self.upstream, self.endpoint, bound).await?;
         self.reused = reused;
         let mut req = outgoing(session, admitted, self.endpoint)?;
-        admitted.attempts.sign(&mut req)?;
+        admitted.attempts.sign(self.upstream, &mut req)?;
         let stream = lease.http2()?;
         stream.write_request_header(Box::new(req), upload.is_over()).map_err(|e| fault::upstream(&e))?;
         upload.begin(stream.take_request_body_writer());
-        let alarm = tokio::time::sleep_until(self.deadline.into());
+        let alarm = tokio::time::sleep_until(bound.at.into());
         tokio::pin!(alarm);
-        let mut until = self.deadline;
         let mut sending = true;
         loop {
             if sending && upload.is_over() {
                 sending = false;
-                let sent = Instant::now();
-                self.sent = Some(sent);
-                until = self.deadline.min(sent + self.upstream.timeouts.first_byte);
-                alarm.as_mut().reset(until.into());
+                self.sent = Some(Instant::now());
+                bound = admitted.attempts.waiting(self.upstream, self.whole);
+                alarm.as_mut().reset(bound.at.into());
             }
             tokio::select! {
                 read = stream.read_response_header() => break read.map_err(|e| fault::upstream(&e))?,
                 moved = upload.step(session, admitted) => moved?,
-                () = &mut alarm => {
-                    return Err(if until < self.deadline { Fault::UpstreamTimeout } else { Fault::Deadline });
-                }
+                () = &mut alarm => return Err(bound.fault()),
             }
         }
         let head = stream.response_header().cloned();

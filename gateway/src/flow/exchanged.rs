@@ -41,7 +41,12 @@ pub(super) async fn run(
     attempts.deadline = Some(deadline);
     let sent = send(steps, session, admitted, upstream, &mut attempts).await;
     admitted.attempts = attempts;
+    admitted.is_spent = !admitted.kept.is_replayable();
     let (head, answer) = sent?;
+    if admitted.declines(session, answer.status) {
+        answer.close().await;
+        return Ok(Next::Declined(head.status));
+    }
     if answer.status == StatusCode::SWITCHING_PROTOCOLS {
         let idle = admitted.route.as_ref().and_then(|route| route.websocket);
         let idle = idle.ok_or_else(|| Fault::Internal("a switch on a route that allows none".into()))?;
@@ -68,16 +73,19 @@ async fn send(
             // it anew, and a body that has begun to stream is not sent twice.
             let header = Base { base, admitted: &mut *admitted }.make(&UNNAMED)?;
             let mut ready = Ready { header, named_after_endpoint: is_named_after_endpoint(admitted) };
-            let mut source = body::Downstream { session, admitted };
-            let payload = Payload::Stream(Replay::new(&mut source));
-            exchange.send(upstream, &mut ready, payload, (attempts, &Interim::default())).await
+            let mut kept = std::mem::take(&mut admitted.kept);
+            let mut source = body::Downstream { session, admitted: &mut *admitted };
+            let mut payload = Payload::Stream(Replay::new(&mut source, &mut kept));
+            let sent = exchange.send(upstream, &mut ready, &mut payload, (attempts, &Interim::default())).await;
+            admitted.kept = kept;
+            sent
         }
         (whole, _) => {
             let mut prepare = Base { base, admitted };
-            let payload = Payload::Whole(whole.unwrap_or_default());
+            let mut payload = Payload::Whole(whole.unwrap_or_default());
             let interim = Interim::default();
-            passing_on(session, pin!(exchange.send(upstream, &mut prepare, payload, (attempts, &interim))), &interim)
-                .await
+            let sent = exchange.send(upstream, &mut prepare, &mut payload, (attempts, &interim));
+            passing_on(session, pin!(sent), &interim).await
         }
     }
 }

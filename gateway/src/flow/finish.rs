@@ -21,7 +21,7 @@ impl Steps {
     pub fn finish(&self, session: &Session, flight: &mut Flight, error: Option<&Error>) {
         let Some(mut taken) = flight.admitted.take() else { return };
         let in_air = &mut *taken;
-        if let (Some(error), None) = (error, in_air.outcome.code) {
+        if let (Some(error), None, None) = (error, in_air.outcome.code, in_air.outcome.fallback) {
             let fault = fault::of(error);
             self.gateway.metrics.fault(fault.code());
             in_air.failed(&fault);
@@ -71,6 +71,7 @@ impl Steps {
             consumer: in_air.ctx.consumer.as_ref().map(|consumer| consumer.name()),
             upstream: upstream.map(|upstream| (&*upstream.name, in_air.attempts.endpoint)),
             attempts: in_air.attempts.made,
+            fallback: in_air.outcome.fallback,
             duration: outcome.duration,
             upstream_duration: in_air.attempts.waited,
             request_bytes: outcome.request_bytes,

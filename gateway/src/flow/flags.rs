@@ -42,7 +42,7 @@ fn of(fault: &Fault) -> Option<Flag> {
         Fault::Busy(_) => Flag::Busy,
         Fault::Connect(_) | Fault::ConnectTimeout | Fault::Tls(_) => Flag::ConnectFailed,
         Fault::Reset(_) | Fault::Unprocessed(_) => Flag::Reset,
-        Fault::UpstreamTimeout => Flag::Timeout,
+        Fault::UpstreamTimeout | Fault::AttemptTimeout => Flag::Timeout,
         Fault::UpstreamProtocol(_) => Flag::Protocol,
         Fault::ResponseTooLarge { .. } => Flag::TooLarge,
         Fault::Deadline => Flag::Deadline,

@@ -5,6 +5,7 @@ mod body;
 mod called;
 mod coded;
 mod exchanged;
+mod fallback;
 mod finish;
 mod flags;
 pub mod grpc;
@@ -27,7 +28,7 @@ use crate::{
     front::Conn,
     request::Framing,
     snapshot::{ListenerState, Route, Snapshot},
-    upstream::{Attempts, Upstream, state::InFlight},
+    upstream::{Attempts, Upstream, bound::Bound, exchange::Kept, state::InFlight},
 };
 
 pub use grpc::trailers::clean as clean_trailers;
@@ -68,6 +69,12 @@ pub struct Admitted {
     pub port: Option<u16>,
     /// The whole body, once it was read, as the plugins left it.
     pub body: Option<Bytes>,
+    /// What was read of a body that streams, for another attempt on the exchange way.
+    kept: Kept,
+    /// The request side of a call, for another attempt at another upstream.
+    upload: Option<Box<grpc::Upload>>,
+    /// What was read of the body cannot be sent again.
+    is_spent: bool,
     /// The gRPC call that it is, if it is one.
     pub grpc: Option<grpc::Call>,
     /// Compresses the response, on the stream way.
@@ -94,6 +101,12 @@ pub struct Attempt {
     pub sent: Option<Instant>,
     /// Whether it ended in a status that is to be tried again.
     pub refused_status: bool,
+    /// All of the request was at hand when it began.
+    pub whole: bool,
+    /// The status for which its answer does not go to the client: the route has something in its place.
+    pub declined: Option<http::StatusCode>,
+    /// What bounds the wait of the moment.
+    pub bound: Option<Bound>,
 }
 
 /// What is logged and counted when a request ends.
@@ -103,6 +116,8 @@ pub struct Log {
     pub code: Option<&'static str>,
     /// The fault, for operators.
     pub fault: Option<Fault>,
+    /// Why the route's fallback has taken the place of a failure, if it has.
+    pub fallback: Option<&'static str>,
     /// The status meant by an answer that says it in another way.
     pub meant: Option<http::StatusCode>,
     /// Whether the fault has cut an answer short that had begun.

@@ -8,7 +8,7 @@ use std::{
 
 use crossway_plugin_api::{Ctx, Fault, Reply};
 use futures_util::FutureExt as _;
-use http::{HeaderValue, Method, Version, header};
+use http::{HeaderValue, Method, StatusCode, Version, header};
 use pingora_core::{Error, ErrorType, Result};
 use pingora_http::RequestHeader;
 use pingora_proxy::Session;
@@ -25,7 +25,7 @@ use crate::{
     respond,
     router::Template,
     snapshot::{Route, Target, Way},
-    upstream::Upstream,
+    upstream::{Upstream, deadline},
 };
 
 /// What the hooks of the proxy do.
@@ -41,6 +41,8 @@ pub(super) enum Next {
     Stream,
     /// The response has been sent.
     Sent,
+    /// The upstream's answer, with this status, is not to go to the client: the route has something in its place.
+    Declined(StatusCode),
 }
 
 impl Steps {
@@ -61,7 +63,7 @@ impl Steps {
         self.audit(session, admitted, &next);
         match next {
             Ok(Next::Stream) => Ok(false),
-            Ok(Next::Sent) => Ok(true),
+            Ok(Next::Sent | Next::Declined(_)) => Ok(true),
             Ok(Next::Reply(reply)) => self.reply(session, admitted, &reply).await.map(|()| true),
             Err(fault) => self.fault(session, admitted, &fault).await,
         }
@@ -107,7 +109,7 @@ impl Steps {
                     return Ok(Next::Reply(reply));
                 }
                 let total = route.timeout.map_or(upstream.timeouts.total, |own| own.min(upstream.timeouts.total));
-                if let Err(reply) = admitted.take_deadline(total, session.req_header()) {
+                if let Err(reply) = admitted.take_deadline(upstream, total, session.req_header()) {
                     return Ok(Next::Reply(reply));
                 }
                 upstream.can_sign_in(admitted.ctx.deadline.unwrap_or_else(|| Instant::now() + total)).await?;
@@ -116,17 +118,33 @@ impl Steps {
                 }
                 // Some plugins say only now who is calling.
                 admitted.attempts.wish = upstream.wish(session.req_header(), &admitted.ctx);
-                if admitted.grpc.is_some() && upstream.http2 {
-                    return Box::pin(called::run(self, session, admitted, upstream)).await;
-                }
                 // Pingora ends a connection right after the switch to a WebSocket if the 101 outruns the end of the
                 // request's body, empty as it is, from one half of its proxy to the other.
-                if admitted.wanted == Wanted::WebSocket || admitted.goes_by_exchange(&route, upstream) {
-                    return Box::pin(exchanged::run(self, session, admitted, upstream)).await;
+                let is_call = admitted.grpc.is_some() && upstream.http2;
+                if is_call || admitted.wanted == Wanted::WebSocket || admitted.goes_by_exchange(&route, upstream) {
+                    let came = self.talk(session, admitted, upstream).await;
+                    return match came {
+                        Ok(Next::Sent) => came,
+                        other => Box::pin(self.or_fall_back(session, admitted, other)).await,
+                    };
                 }
                 body::invite(session, admitted).await?;
                 Ok(Next::Stream)
             }
+        }
+    }
+
+    /// Sends the request over connections of our own, and passes the answer on.
+    pub(super) async fn talk(
+        &self,
+        session: &mut Session,
+        admitted: &mut Admitted,
+        upstream: &Arc<Upstream>,
+    ) -> Result<Next, Fault> {
+        if admitted.grpc.is_some() && upstream.http2 {
+            Box::pin(called::run(self, session, admitted, upstream)).await
+        } else {
+            Box::pin(exchanged::run(self, session, admitted, upstream)).await
         }
     }
 
@@ -175,18 +193,22 @@ impl Steps {
 }
 
 impl Admitted {
-    /// Bounds the wait for the response header: by the configured total, and by what a caller of gRPC asks for.
-    fn take_deadline(&mut self, total: Duration, req: &RequestHeader) -> Result<(), Reply> {
+    /// Bounds the wait for the response header: by the configured total, and by what the caller asks for.
+    fn take_deadline(&mut self, upstream: &Upstream, total: Duration, req: &RequestHeader) -> Result<(), Reply> {
         let now = Instant::now();
-        let asked = match &mut self.grpc {
+        let call = match &mut self.grpc {
             Some(call) => call.take_timeout(&req.headers, now)?,
             None => None,
         };
-        let total = now + total;
-        let deadline = asked.map_or(total, |asked| asked.min(total));
+        let field = match &upstream.deadline_header {
+            Some(name) => deadline::asked(name, &req.headers, now)?,
+            None => None,
+        };
+        let asked = [call, field].into_iter().flatten();
+        let deadline = asked.fold(now + total, Instant::min);
         self.ctx.deadline = Some(deadline);
         self.attempts.deadline = Some(deadline);
-        self.attempts.is_hurried = asked.is_some_and(|asked| asked < total);
+        self.attempts.is_hurried = deadline < now + total;
         Ok(())
     }
 

@@ -1,9 +1,6 @@
 //! The stream way: what Pingora's hooks do while it passes bytes on.
 
-use std::{
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::{sync::Arc, time::Instant};
 
 use bytes::Bytes;
 use crossway_plugin_api::Fault;
@@ -12,11 +9,16 @@ use pingora_core::{Error, ErrorSource, ErrorType, Result, upstreams::peer::HttpP
 use pingora_http::{RequestHeader, ResponseHeader};
 use pingora_proxy::Session;
 
-use super::{Admitted, Attempt, Flight, Steps, body, outbound, upgrade::answered};
+use super::{Admitted, Attempt, Flight, Steps, body, outbound, steps::Next, upgrade::answered};
 use crate::{
     front::Cut,
     request::{self, BodyFraming},
-    upstream::{Asked, Upstream, exchange, fault, peer},
+    snapshot::Failure,
+    upstream::{
+        Asked, Upstream,
+        exchange::{self, Kept},
+        fault, peer,
+    },
 };
 
 /// Carries a fault of ours through Pingora's error type.
@@ -40,16 +42,24 @@ impl Admitted {
 
     /// Bounds the wait for the response header from now on.
     fn await_header(&mut self, upstream: &Upstream) {
-        let sent = Instant::now();
-        self.attempt.sent = Some(sent);
-        let first_byte = sent + upstream.timeouts.first_byte;
-        self.conn.answer_by(Some(self.ctx.deadline.map_or(first_byte, |d| d.min(first_byte))));
+        let bound = self.attempts.waiting(upstream, self.attempt.whole);
+        self.conn.answer_by(Some(bound.at));
+        self.attempt.bound = Some(bound);
+        self.attempt.sent = Some(Instant::now());
+    }
+}
+
+impl Admitted {
+    /// What it means that the upstream has kept us waiting for too long, if it has.
+    fn overdue(&self) -> Option<Fault> {
+        let is_overdue = self.conn.cut() == Some(Cut::Overdue);
+        self.attempt.bound.filter(|_| is_overdue).map(|bound| bound.fault())
     }
 }
 
 impl Steps {
     /// The endpoint of the next attempt.
-    pub async fn peer(&self, flight: &mut Flight) -> Result<Box<HttpPeer>> {
+    pub async fn peer(&self, session: &mut Session, flight: &mut Flight) -> Result<Box<HttpPeer>> {
         let Some(in_air) = flight.admitted() else { return Err(Error::new(ErrorType::InternalError)) };
         let Some(upstream) = in_air.upstream.clone() else { return Err(Error::new(ErrorType::InternalError)) };
         let (endpoint, place) = match in_air.attempts.begin(&upstream).await {
@@ -60,11 +70,12 @@ impl Steps {
             // What was kept of the body is passed on, and counted, once more.
             in_air.outcome.request_bytes = 0;
         }
-        let left = in_air.ctx.deadline.map_or(Duration::MAX, |d| d.saturating_duration_since(Instant::now()));
-        let peer = peer::for_attempt(&endpoint.peer, &upstream.timeouts, left);
-        in_air.attempt = Attempt { place: Some(place), ..Attempt::default() };
+        let whole = in_air.body.is_some() || session.as_downstream_mut().is_body_done();
+        let bound = in_air.attempts.sending(&upstream, whole);
+        let peer = peer::for_attempt(&endpoint.peer, &upstream.timeouts, bound.left());
+        in_air.attempt = Attempt { place: Some(place), whole, bound: Some(bound), ..Attempt::default() };
         in_air.outcome.fault = None;
-        in_air.conn.answer_by(in_air.ctx.deadline);
+        in_air.conn.answer_by(Some(bound.at));
         Ok(Box::new(peer))
     }
 
@@ -78,11 +89,12 @@ impl Steps {
         let endpoint = in_air.attempts.current().cloned();
         let Some(endpoint) = endpoint else { return Err(Error::new(ErrorType::InternalError)) };
         let prepared = outbound::prepare(in_air, req, &endpoint.authority);
-        if let Err(fault) = prepared.and_then(|()| in_air.attempts.sign(req)) {
+        let Some(upstream) = in_air.upstream.clone() else { return Err(Error::new(ErrorType::InternalError)) };
+        if let Err(fault) = prepared.and_then(|()| in_air.attempts.sign(&upstream, req)) {
             return Err(carried(flight, fault));
         }
         let in_air = admitted(flight)?;
-        if let (BodyFraming::None, Some(upstream)) = (in_air.framing.body, in_air.upstream.clone()) {
+        if in_air.framing.body == BodyFraming::None {
             in_air.await_header(&upstream);
         }
         Ok(())
@@ -144,6 +156,14 @@ impl Steps {
             error.set_retry(true);
             return Err(error.into_up());
         }
+        in_air.is_spent = !asked.replayable;
+        if in_air.declines(session, res.status) {
+            in_air.attempt.declined = Some(res.status);
+            let mut error =
+                Error::explain(ErrorType::HTTPStatus(res.status.as_u16()), "something else takes its place");
+            error.set_retry(false);
+            return Err(error.into_up());
+        }
         Ok(())
     }
 
@@ -189,14 +209,20 @@ impl Steps {
             error.set_retry(false);
             return error;
         };
-        if in_air.attempt.refused_status {
+        if in_air.attempt.refused_status || in_air.attempt.declined.is_some() {
             return error;
         }
         in_air.attempt.reused = reused;
         let begun = answered(session).is_some();
+        let overdue = in_air.overdue().filter(|_| in_air.outcome.fault.is_none());
         let ours = in_air.outcome.fault.is_some() || *error.esource() != ErrorSource::Upstream;
-        let fault = fault::of(&error);
-        let again = !ours && !begun && Self::try_again(session, flight, &fault);
+        let again = match overdue {
+            Some(fault) => !begun && Self::try_again(session, flight, &fault),
+            None => !ours && !begun && Self::try_again(session, flight, &fault::of(&error)),
+        };
+        if let Some(in_air) = flight.admitted().filter(|_| again) {
+            in_air.conn.go_on();
+        }
         error.set_retry(again);
         error
     }
@@ -225,8 +251,40 @@ impl Steps {
             // The fault was met, and what could be said was said.
             return 0;
         }
-        let sent = self.fault(session, in_air, &fault).await;
-        if sent.is_err() { 0 } else { session.response_written().map_or(0, |head| head.status.as_u16()) }
+        let failure = match in_air.attempt.declined {
+            Some(status) => Failure::Status(status),
+            None => Failure::Fault(fault),
+        };
+        let sent = match self.instead(session, in_air, &failure).await {
+            Some(sent) => sent,
+            None => match failure {
+                Failure::Fault(fault) => self.fault(session, in_air, &fault).await.is_ok(),
+                Failure::Status(_) => false,
+            },
+        };
+        if sent { session.response_written().map_or(0, |head| head.status.as_u16()) } else { 0 }
+    }
+
+    /// Answers in place of a failure, if the route has something for that; whether the answer was sent.
+    async fn instead(&self, session: &mut Session, in_air: &mut Admitted, failure: &Failure) -> Option<bool> {
+        in_air.route.as_ref()?.fallback.as_ref()?;
+        let downstream = session.as_downstream_mut();
+        in_air.is_spent = downstream.retry_buffer_truncated();
+        in_air.kept = Kept::from_beginning(downstream.get_retry_buffer(), downstream.is_body_done());
+        in_air.attempt.place = None;
+        let next = Box::pin(self.fall_back(session, in_air, failure)).await?;
+        // Pingora uses no connection again on which it has met an error.
+        session.set_keepalive(None);
+        let sent = match next {
+            Ok(Next::Reply(reply)) => self.reply(session, in_air, &reply).await.is_ok(),
+            Ok(_) => true,
+            Err(fault) => return Some(self.fault(session, in_air, &fault).await.is_ok()),
+        };
+        if !sent {
+            in_air.failed(&Fault::ClientGone);
+        }
+        session.as_downstream_mut().shutdown().await;
+        Some(sent)
     }
 }
 
@@ -242,10 +300,7 @@ fn asked<'a>(session: &'a Session, attempt: &Attempt) -> Asked<'a> {
 /// The connection and the flight know more than Pingora's error says.
 fn fault_of(error: &Error, in_air: &Admitted) -> Fault {
     match in_air.conn.cut() {
-        Some(Cut::Overdue) => {
-            let late = in_air.ctx.deadline.is_some_and(|d| d <= Instant::now());
-            return if late { Fault::Deadline } else { Fault::UpstreamTimeout };
-        }
+        Some(Cut::Overdue) => return in_air.overdue().unwrap_or(Fault::UpstreamTimeout),
         Some(Cut::BrokenFraming) => return Fault::RequestFraming("chunked coding".into()),
         Some(Cut::Slow) => return Fault::ClientTimeout,
         None => {}

@@ -173,6 +173,12 @@ impl Conn {
         self.cut.store(cut as u8, Ordering::Relaxed);
     }
 
+    /// Forgets why a read was cut short: the request goes on with another attempt.
+    pub fn go_on(&self) {
+        self.answer_by(None);
+        self.cut.store(0, Ordering::Relaxed);
+    }
+
     /// Why the current request's read was cut short, if we did it.
     pub fn cut(&self) -> Option<Cut> {
         [Cut::Overdue, Cut::Slow, Cut::BrokenFraming]

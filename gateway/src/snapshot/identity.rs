@@ -115,7 +115,7 @@ impl Compiler<'_> {
 }
 
 /// Whether a field has another meaning that is the gateway's to give.
-fn is_reserved(name: &HeaderName) -> bool {
+pub(super) fn is_reserved(name: &HeaderName) -> bool {
     is_framing(name) || *name == header::EXPECT || *name == header::VIA || request::is_claim(name.as_str())
 }
 

@@ -4,6 +4,7 @@ mod balance;
 mod chains;
 mod compression;
 mod consumers;
+mod fallback;
 mod identity;
 mod listeners;
 mod routes;
@@ -45,6 +46,7 @@ use crate::{
     upstream::{Registry, Upstream},
 };
 
+pub use fallback::{Failure, Fallback, Instead};
 pub use split::{Destination, Target as SplitTarget};
 
 /// One configuration, ready to serve.
@@ -129,6 +131,8 @@ pub struct Route {
     pub way: Way,
     /// What follows the chain.
     pub target: Target,
+    /// What comes in place of its upstream's failures, if anything.
+    pub fallback: Option<Fallback>,
     /// Methods it takes.
     pub methods: Vec<http::Method>,
     /// Time until the response header, if the route bounds it.

@@ -180,6 +180,7 @@ impl Compiler<'_> {
             name: config.name.as_str().into(),
             params,
             way: way(&chain, http2),
+            fallback: self.fallback(pointer, config, &target, upstreams),
             target,
             grpc_web: config.grpc_web,
             methods: taken(&config.r#match.methods),

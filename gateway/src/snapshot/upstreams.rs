@@ -1,10 +1,13 @@
 //! Upstreams, checked and connected to the pools in use.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
-use crossway_plugin_api::{Room, config::Secret};
+use crossway_plugin_api::{
+    Room,
+    config::{FieldName, Secret},
+};
 
-use super::{Compiler, below};
+use super::{Compiler, below, identity::is_reserved};
 use crate::{
     config::{
         balance::Balance,
@@ -24,6 +27,9 @@ use crate::{
     },
 };
 
+/// Longest pause between two attempts.
+const LONGEST_PAUSE: Duration = Duration::from_mins(1);
+
 impl Compiler<'_> {
     pub(super) fn upstreams(&mut self) -> BTreeMap<String, Arc<Upstream>> {
         let loaded = self.loaded;
@@ -39,6 +45,7 @@ impl Compiler<'_> {
     fn upstream(&mut self, name: &str, config: &Config, names: &Names) -> Option<Upstream> {
         let pointer = below("/upstreams", name);
         self.timeouts(&pointer, &config.timeouts);
+        let retry = self.retry(&pointer, config);
         let members = self.members(&pointer, config);
         let watch = self.watch(&pointer, name, config);
         let tls = match &config.tls {
@@ -61,8 +68,10 @@ impl Compiler<'_> {
             http2: config.http2,
             hash_on,
             sticky: config.sticky.as_ref().map(|sticky| Sticky::new(&sticky.cookie)),
-            timeouts: config.timeouts.into(),
-            retry: retry::Rules::compile(&config.retry),
+            timeouts: (&config.timeouts).into(),
+            retry,
+            budget: self.around.registry.budget(name),
+            deadline_header: config.timeouts.deadline_header.as_ref().map(|name| name.0.clone()),
             bulkhead: self.bulkhead(&pointer, name, config),
             metrics: self.around.metrics.upstream(name),
             auth: self.identity(&pointer, name, config),
@@ -145,5 +154,38 @@ impl Compiler<'_> {
                 self.error(&format!("{pointer}/timeouts/{key}"), "must be more than zero");
             }
         }
+        if let Some(FieldName(name)) = &timeouts.deadline_header
+            && (is_reserved(name) || *name == "grpc-timeout")
+        {
+            let message = format!("names `{name}`, a field with another meaning");
+            self.error(&format!("{pointer}/timeouts/deadline_header"), message);
+        }
+    }
+
+    fn retry(&mut self, pointer: &str, config: &Config) -> retry::Rules {
+        let (retry, pointer) = (&config.retry, format!("{pointer}/retry"));
+        for (key, length) in [("backoff/base", retry.backoff.base), ("backoff/max", retry.backoff.max)]
+            .into_iter()
+            .chain([("max_retry_after", retry.max_retry_after)])
+            .chain(retry.per_try.map(|length| ("per_try", length)))
+        {
+            if length.0.is_zero() {
+                self.error(&format!("{pointer}/{key}"), "must be more than zero");
+            } else if length.0 > LONGEST_PAUSE && key != "per_try" {
+                self.error(&format!("{pointer}/{key}"), "is longer than 60s");
+            }
+        }
+        if retry.backoff.base > retry.backoff.max {
+            self.error(&format!("{pointer}/backoff/base"), "is longer than `max`");
+        }
+        if retry.per_try.is_some_and(|per_try| per_try > config.timeouts.total) {
+            self.error(&format!("{pointer}/per_try"), "is longer than `timeouts.total`, which bounds all attempts");
+        }
+        if retry.attempts > 0 && retry.budget.0 == 0 && retry.min_per_second == 0 {
+            let help = "write `attempts: 0`, which says so";
+            self.error_with_help(&format!("{pointer}/budget"), "allows no retry at all", help);
+        }
+        let methods = retry.methods.as_ref().map(|names| self.methods(&format!("{pointer}/methods"), names));
+        retry::Rules::compile(retry, methods)
     }
 }

@@ -82,6 +82,8 @@ pub struct Entry<'a> {
     pub upstream: Option<(&'a str, Option<std::net::SocketAddr>)>,
     /// Attempts made.
     pub attempts: u32,
+    /// Why the route's fallback has answered, if it has.
+    pub fallback: Option<&'a str>,
     /// Whole time.
     pub duration: Duration,
     /// Time spent waiting for upstreams.
@@ -114,6 +116,7 @@ impl Entry<'_> {
             consumer: None,
             upstream: None,
             attempts: 0,
+            fallback: None,
             duration: Duration::ZERO,
             upstream_duration: Duration::ZERO,
             request_bytes: 0,
@@ -203,6 +206,9 @@ fn compose(buffer: &mut Vec<u8>, e: &Entry<'_>, open: &Open) {
     line.number("status", e.status.into());
     if let Some(status) = e.grpc_status {
         line.number("grpc_status", status.into());
+    }
+    if let Some(why) = e.fallback {
+        line.text("fallback", why);
     }
     line.millis("duration_ms", e.duration);
     line.number("request_bytes", e.request_bytes);

@@ -22,7 +22,13 @@ pub use super::{
     listeners::{Expiry, HandshakeMetrics, ListenerMetrics, Unwelcome},
     routes::RouteMetrics,
 };
-use crate::upstream::watch::Event;
+use crate::{
+    config::fallback::FallbackOn,
+    upstream::{
+        retry::{Reason, Withheld},
+        watch::Event,
+    },
+};
 
 /// Route label of requests that no route has taken.
 pub const NO_ROUTE: &str = "-";
@@ -38,6 +44,9 @@ pub struct Metrics {
     gateway_seconds: HistogramVec,
     upstream_seconds: HistogramVec,
     attempts: IntCounterVec,
+    retries: IntCounterVec,
+    withheld: IntCounterVec,
+    fallbacks: IntCounterVec,
     upstream_auth: IntCounterVec,
     endpoint_events: IntCounterVec,
     probes: IntCounterVec,
@@ -88,6 +97,20 @@ pub struct UpstreamMetrics {
     pub retried: IntCounter,
     /// Requests there now.
     pub load: LoadMetrics,
+    retries: [IntCounter; Reason::ALL.len()],
+    withheld: [IntCounter; Withheld::ALL.len()],
+}
+
+impl UpstreamMetrics {
+    /// Counts a retry that is about to be made.
+    pub fn retry(&self, reason: Reason) {
+        self.retries[reason as usize].inc();
+    }
+
+    /// Counts one that is not made.
+    pub fn withhold(&self, why: Withheld) {
+        self.withheld[why as usize].inc();
+    }
 }
 
 /// The metrics of how the gateway signs in at one upstream.
@@ -152,6 +175,21 @@ impl Metrics {
                 "crossway_upstream_attempts_total",
                 "Attempts to send a request to an endpoint.",
                 &["upstream", "result"],
+            ),
+            retries: counters(
+                "crossway_upstream_retries_total",
+                "Attempts made again, by what the one before came to.",
+                &["upstream", "reason"],
+            ),
+            withheld: counters(
+                "crossway_upstream_retries_withheld_total",
+                "Attempts not made again although the rules ask for it.",
+                &["upstream", "reason"],
+            ),
+            fallbacks: counters(
+                "crossway_fallbacks_total",
+                "Failures of an upstream that a route's fallback has taken the place of.",
+                &["route", "reason"],
             ),
             upstream_auth: counters(
                 "crossway_upstream_auth_total",
@@ -280,12 +318,19 @@ impl Metrics {
             failed: attempts("failed"),
             retried: attempts("retried"),
             load: self.bulkheads.load(name),
+            retries: Reason::ALL.map(|reason| self.retries.with_label_values(&[name, reason.name()])),
+            withheld: Withheld::ALL.map(|why| self.withheld.with_label_values(&[name, why.name()])),
         }
     }
 
     /// The handles of one upstream's bulkhead.
     pub fn bulkhead(&self, name: &str) -> BulkheadMetrics {
         self.bulkheads.of(name)
+    }
+
+    /// The count of a route's fallbacks for one reason, which comes from a closed set.
+    pub fn fallback(&self, route: &str, reason: &'static str) -> IntCounter {
+        self.fallbacks.with_label_values(&[route, reason])
     }
 
     /// The handles of how the gateway signs in at one upstream.
@@ -377,6 +422,10 @@ impl Metrics {
         match label {
             "route" if !names.routes.contains(value) && value != NO_ROUTE => {
                 let _ = self.gateway_seconds.remove_label_values(&[value]);
+                let words = FallbackOn::WORDS.map(|(word, _)| word);
+                for reason in words.into_iter().chain([FallbackOn::STATUS]) {
+                    let _ = self.fallbacks.remove_label_values(&[value, reason]);
+                }
                 for class in CLASSES {
                     let _ = self.requests.remove_label_values(&[value, class]);
                     let _ = self.request_seconds.remove_label_values(&[value, class]);
@@ -387,6 +436,12 @@ impl Metrics {
                 self.bulkheads.forget(value);
                 for result in ["answered", "failed", "retried"] {
                     let _ = self.attempts.remove_label_values(&[value, result]);
+                }
+                for reason in Reason::ALL {
+                    let _ = self.retries.remove_label_values(&[value, reason.name()]);
+                }
+                for why in Withheld::ALL {
+                    let _ = self.withheld.remove_label_values(&[value, why.name()]);
                 }
                 for event in AUTH_EVENTS {
                     let _ = self.upstream_auth.remove_label_values(&[value, event]);
@@ -460,6 +515,8 @@ mod tests {
         assert!(text.contains(r#"crossway_requests_total{class="2xx",route="old"} 1"#), "{text}");
         metrics.listener("old").open.inc();
         metrics.upstream("old").answered.inc();
+        metrics.fallback("old", FallbackOn::STATUS).inc();
+        metrics.fallback("old", FallbackOn::Timeout.name()).inc();
         metrics.upstream_auth("old").fetched.inc();
         metrics.watch("old").probed(true);
         metrics.keep_only(&Names { routes: ["new".to_owned()].into(), ..Names::default() });

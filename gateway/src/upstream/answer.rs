@@ -9,7 +9,7 @@ use parking_lot::Mutex;
 use pingora_core::protocols::http::client::HttpSession;
 use pingora_http::ResponseHeader;
 
-use super::{exchange::within, fault, lease::Lease, state::InFlight};
+use super::{bound::Bound, fault, lease::Lease, state::InFlight};
 
 /// Responses on the way to the final one, such as 103 (RFC 9110, section 15.2), for whoever waits for that.
 #[derive(Default)]
@@ -91,7 +91,7 @@ impl Answer {
             return Err(Fault::ResponseTooLarge { max });
         }
         let mut body = BytesMut::new();
-        while let Some(piece) = within(deadline, self.next()).await?? {
+        while let Some(piece) = Bound::request(deadline).within(self.next()).await?? {
             if (body.len() + piece.len()) as u64 > max {
                 return Err(Fault::ResponseTooLarge { max });
             }

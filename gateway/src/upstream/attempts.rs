@@ -12,8 +12,16 @@ use http::{Method, StatusCode};
 use pingora_http::{RequestHeader, ResponseHeader};
 
 use super::{
-    Endpoint, Upstream, Wish, auth::Shown, breaker::Pass, bulkhead::Hold, choice::Tried, retry::Failed,
-    state::InFlight, watch::Came,
+    Endpoint, Upstream, Wish,
+    auth::Shown,
+    bound::Bound,
+    breaker::Pass,
+    bulkhead::Hold,
+    choice::Tried,
+    deadline,
+    retry::{Failed, Reason, Withheld},
+    state::InFlight,
+    watch::Came,
 };
 
 /// The attempts of one request.
@@ -40,6 +48,10 @@ pub struct Attempts {
     current: Option<Current>,
     shown: Shown,
     hold: Hold,
+    /// Those that were made at another upstream.
+    elsewhere: u32,
+    /// Before the next attempt.
+    pause: Duration,
 }
 
 /// The attempt being made.
@@ -74,18 +86,26 @@ impl Attempts {
         self.deadline.unwrap_or_else(|| Instant::now() + upstream.timeouts.total)
     }
 
-    /// Begins the next attempt: its endpoint, and its place among the requests there. Waits where there must be something
-    /// to show to the upstream first.
+    /// Begins the next attempt: its endpoint, and its place among the requests there. Waits for the pause that it needs,
+    /// and until there is something to show to the upstream.
     pub async fn begin(&mut self, upstream: &Upstream) -> Result<(Arc<Endpoint>, InFlight), Fault> {
         let bound = self.bound(upstream);
+        let pause = std::mem::take(&mut self.pause);
+        if !pause.is_zero() {
+            tokio::time::sleep(pause).await;
+        }
         self.shown.choose(upstream, bound).await?;
         self.enter(upstream, bound).await?;
         let started = Instant::now();
         if started >= bound {
             return Err(Fault::Deadline);
         }
+        let is_first = self.made == self.elsewhere;
+        if is_first {
+            upstream.budget.earn(started);
+        }
         let (endpoint, place) = upstream.pool.enter(&self.wish, &self.tried, started)?;
-        if self.made > 0 {
+        if !is_first {
             upstream.metrics.retried.inc();
         }
         self.made += 1;
@@ -102,13 +122,41 @@ impl Attempts {
         Ok(())
     }
 
+    /// Until when the current attempt may send its request. `whole`: all of it is at hand, so that only the endpoint can
+    /// keep it waiting.
+    pub fn sending(&self, upstream: &Upstream, whole: bool) -> Bound {
+        let started = self.current.as_ref().filter(|_| whole).map(|current| current.started);
+        let bound = Bound::request(self.bound(upstream));
+        match (upstream.retry.per_try, started) {
+            (Some(per_try), Some(started)) => bound.or(Bound::attempt(started + per_try)),
+            _ => bound,
+        }
+    }
+
+    /// Until when the current attempt may wait for its response header, now that the request has been sent. `whole`: all
+    /// of it was at hand when the attempt began.
+    pub fn waiting(&self, upstream: &Upstream, whole: bool) -> Bound {
+        let now = Instant::now();
+        let bound = self.sending(upstream, whole).or(Bound::header(now + upstream.timeouts.first_byte));
+        match upstream.retry.per_try {
+            // The time that the client took is not the endpoint's.
+            Some(per_try) if !whole => bound.or(Bound::attempt(now + per_try)),
+            _ => bound,
+        }
+    }
+
     /// The endpoint of the current attempt.
     pub fn current(&self) -> Option<&Arc<Endpoint>> {
         self.current.as_ref().map(|current| &current.endpoint)
     }
 
-    /// Writes what this attempt shows into a request that nobody else will change or see.
-    pub fn sign(&self, req: &mut RequestHeader) -> Result<(), Fault> {
+    /// Writes what this attempt shows, and how long its answer may take, into a request that nobody else will change or
+    /// see.
+    pub fn sign(&self, upstream: &Upstream, req: &mut RequestHeader) -> Result<(), Fault> {
+        if let Some(name) = &upstream.deadline_header {
+            let left = self.sending(upstream, true).left().min(upstream.timeouts.first_byte);
+            deadline::tell(name, left, req)?;
+        }
         self.shown.write(req)
     }
 
@@ -117,12 +165,12 @@ impl Attempts {
         self.note(upstream, came, asked);
         let took = self.leave();
         let failed = Failed {
-            attempts: self.made - self.shown.repeats(),
+            attempts: self.made - self.elsewhere - self.shown.repeats(),
             method: asked.method,
             replayable: asked.replayable,
             reused: asked.reused,
         };
-        let again = match came {
+        let reason = match came {
             Ok(head) => {
                 upstream.metrics.answered.inc();
                 upstream.metrics.seconds.observe(took.as_secs_f64());
@@ -133,11 +181,50 @@ impl Attempts {
                 upstream.retry.after_fault(fault, &failed)
             }
         };
-        let again = again && self.deadline.is_none_or(|deadline| Instant::now() < deadline);
-        if again {
-            self.note_tried(asked.reused && matches!(came, Err(Fault::Reset(_) | Fault::Unprocessed(_))));
+        let Some(reason) = reason else { return false };
+        self.note_tried(asked.reused && matches!(came, Err(Fault::Reset(_) | Fault::Unprocessed(_))));
+        match self.pause_before(upstream, reason, failed.attempts, came.ok()) {
+            Ok(pause) => {
+                self.pause = pause;
+                upstream.metrics.retry(reason);
+                true
+            }
+            Err(withheld) => {
+                upstream.metrics.withhold(withheld);
+                false
+            }
         }
-        again
+    }
+
+    /// The pause before an attempt that the rules ask for, if it can be made.
+    fn pause_before(
+        &self,
+        upstream: &Upstream,
+        reason: Reason,
+        attempts: u32,
+        answer: Option<&ResponseHeader>,
+    ) -> Result<Duration, Withheld> {
+        let now = Instant::now();
+        let pause = upstream.retry.pause(reason, attempts, answer).ok_or(Withheld::RetryAfter)?;
+        if self.deadline.is_some_and(|deadline| now + pause >= deadline) {
+            return Err(Withheld::Deadline);
+        }
+        // Nobody has been sent anything: it is as if the other endpoint had been chosen at once.
+        let is_free = reason == Reason::ConnectError && upstream.pool.has_another(&self.tried, now);
+        if is_free || upstream.budget.spend(upstream.retry.allowance, now) { Ok(pause) } else { Err(Withheld::Budget) }
+    }
+
+    /// Goes on at another upstream, whose own rules hold from here on.
+    pub fn turn(&mut self) {
+        *self = Self {
+            deadline: self.deadline,
+            is_hurried: self.is_hurried,
+            made: self.made,
+            elsewhere: self.made,
+            waited: self.waited,
+            queued: self.queued,
+            ..Self::default()
+        };
     }
 
     /// Notes that the last endpoint has been tried. A stale connection says nothing about its endpoint: a request that

@@ -35,6 +35,11 @@ impl Tried {
         self.0.contains(&address)
     }
 
+    /// The one that was tried last.
+    pub fn last(&self) -> Option<SocketAddr> {
+        self.0.last().copied()
+    }
+
     /// Whether none has been tried.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()

@@ -4,7 +4,6 @@
 //! state, the retry rules and the peers.
 
 use std::{
-    future::Future,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -12,7 +11,6 @@ use std::{
 use async_trait::async_trait;
 use bytes::Bytes;
 use crossway_plugin_api::Fault;
-use futures_util::FutureExt as _;
 use http::{HeaderValue, StatusCode, Uri, header, uri};
 use pingora_core::{
     connectors::{
@@ -24,7 +22,9 @@ use pingora_core::{
 };
 use pingora_http::{RequestHeader, ResponseHeader};
 
-use super::{Answer, Asked, Attempts, Endpoint, Interim, Upstream, fault, lease::Lease, peer, state::InFlight};
+use super::{
+    Answer, Asked, Attempts, Endpoint, Interim, Upstream, bound::Bound, fault, lease::Lease, peer, state::InFlight,
+};
 
 /// Makes exchanges; one for the process, with its pool of connections.
 pub struct Exchange {
@@ -49,28 +49,49 @@ pub enum Payload<'a> {
     Stream(Replay<'a>),
 }
 
-/// A body that streams, and what of it has been sent already.
+/// A body that streams, and what of it has been read already.
 pub struct Replay<'a> {
     source: &'a mut dyn BodySource,
-    kept: Vec<Bytes>,
-    size: usize,
+    kept: &'a mut Kept,
 }
 
 impl<'a> Replay<'a> {
+    /// What follows what is kept comes from `source`.
+    pub fn new(source: &'a mut dyn BodySource, kept: &'a mut Kept) -> Self {
+        Self { source, kept }
+    }
+}
+
+/// What has been read of a body, for another attempt.
+#[derive(Debug, Default)]
+pub struct Kept {
+    pieces: Vec<Bytes>,
+    size: usize,
+    /// There is no more to read.
+    is_whole: bool,
+}
+
+impl Kept {
     /// Most bytes kept: what Pingora keeps on the stream way.
     const MAX: usize = 64 << 10;
 
-    /// Nothing sent yet.
-    pub fn new(source: &'a mut dyn BodySource) -> Self {
-        Self { source, kept: Vec::new(), size: 0 }
+    /// The beginning of a body that was read elsewhere; all of it, if it `is_whole`.
+    pub fn from_beginning(read: Option<Bytes>, is_whole: bool) -> Self {
+        let size = read.as_ref().map_or(0, Bytes::len);
+        Self { pieces: read.into_iter().collect(), size, is_whole }
+    }
+
+    /// Whether all that was read can be sent again.
+    pub fn is_replayable(&self) -> bool {
+        self.size <= Self::MAX
     }
 
     fn keep(&mut self, piece: &Bytes) {
         self.size = self.size.saturating_add(piece.len());
-        if self.size <= Self::MAX {
-            self.kept.push(piece.clone());
+        if self.is_replayable() {
+            self.pieces.push(piece.clone());
         } else {
-            self.kept = Vec::new();
+            self.pieces = Vec::new();
         }
     }
 }
@@ -87,7 +108,15 @@ impl Payload<'_> {
     fn is_replayable(&self) -> bool {
         match self {
             Self::Whole(_) => true,
-            Self::Stream(replay) => replay.size <= Replay::MAX,
+            Self::Stream(replay) => replay.kept.is_replayable(),
+        }
+    }
+
+    /// Whether nothing of it is still to come from the client.
+    fn is_at_hand(&self) -> bool {
+        match self {
+            Self::Whole(_) => true,
+            Self::Stream(replay) => replay.kept.is_whole,
         }
     }
 }
@@ -115,31 +144,25 @@ impl Exchange {
         }
     }
 
-    /// A session with this endpoint, and whether its connection had served a request before. `deadline` bounds the wait.
+    /// A session with this endpoint, and whether its connection had served a request before. `bound` bounds the wait.
     pub async fn connect(
         self: &Arc<Self>,
         upstream: &Upstream,
         endpoint: &Arc<Endpoint>,
-        deadline: Instant,
+        bound: Bound,
     ) -> Result<(Lease, bool), Fault> {
         let ready = if upstream.http2 { None } else { self.http1.reused_http_session(&endpoint.peer).await };
         let (session, reused) = match ready {
             Some(session) => (HttpSession::H1(session), true),
             // Boxed: connecting is a large future, and most requests have a connection ready.
-            None => Box::pin(self.open(upstream, endpoint, deadline)).await?,
+            None => Box::pin(self.open(upstream, endpoint, bound)).await?,
         };
         Ok((Lease::new(session, Arc::clone(endpoint), Arc::clone(self), upstream.timeouts.idle), reused))
     }
 
-    async fn open(
-        &self,
-        upstream: &Upstream,
-        endpoint: &Endpoint,
-        deadline: Instant,
-    ) -> Result<(HttpSession, bool), Fault> {
-        let left = deadline.saturating_duration_since(Instant::now());
-        let peer = peer::for_attempt(&endpoint.peer, &upstream.timeouts, left);
-        self.session(&peer, upstream.http2, deadline).await
+    async fn open(&self, upstream: &Upstream, endpoint: &Endpoint, bound: Bound) -> Result<(HttpSession, bool), Fault> {
+        let peer = peer::for_attempt(&endpoint.peer, &upstream.timeouts, bound.left());
+        self.session(&peer, upstream.http2, bound).await
     }
 
     /// A session that is used once, on a connection of its own, and closed at the end of the loan. `endpoint.peer` has its
@@ -152,17 +175,21 @@ impl Exchange {
     ) -> Result<Lease, Fault> {
         /// Just long enough for a pool to see that the connection is not wanted.
         const KEPT: Duration = Duration::from_millis(1);
-        let (session, _) = self.session(&endpoint.peer, http2, deadline).await?;
+        let (session, _) = self.session(&endpoint.peer, http2, Bound::request(deadline)).await?;
         Ok(Lease::new(session, endpoint, Arc::clone(self), KEPT))
     }
 
-    async fn session(&self, peer: &HttpPeer, http2: bool, deadline: Instant) -> Result<(HttpSession, bool), Fault> {
+    async fn session(&self, peer: &HttpPeer, http2: bool, bound: Bound) -> Result<(HttpSession, bool), Fault> {
+        let unsent = |fault| match fault {
+            Fault::AttemptTimeout => Fault::ConnectTimeout,
+            other => other,
+        };
         if !http2 {
-            let connected = within(deadline, self.http1.get_http_session(peer)).await?;
+            let connected = bound.within(self.http1.get_http_session(peer)).await.map_err(unsent)?;
             let (session, reused) = connected.map_err(|e| fault::connecting(&e))?;
             return Ok((HttpSession::H1(session), reused));
         }
-        let connected = within(deadline, self.http2.get_http_session(peer)).await?;
+        let connected = bound.within(self.http2.get_http_session(peer)).await.map_err(unsent)?;
         let (session, reused) = connected.map_err(|e| fault::connecting(&e))?;
         if matches!(session, HttpSession::H2(_)) {
             Ok((session, reused))
@@ -177,18 +204,27 @@ impl Exchange {
         self: &Arc<Self>,
         upstream: &Upstream,
         prepare: &mut dyn Prepare,
-        mut payload: Payload<'_>,
+        payload: &mut Payload<'_>,
         (attempts, interim): (&mut Attempts, &Interim),
     ) -> Result<(ResponseHeader, Answer), Fault> {
-        let deadline = *attempts.deadline.get_or_insert_with(|| Instant::now() + upstream.timeouts.total);
+        attempts.deadline.get_or_insert_with(|| Instant::now() + upstream.timeouts.total);
         loop {
             let (endpoint, place) = attempts.begin(upstream).await?;
             let mut header = prepare.header(&endpoint)?;
-            attempts.sign(&mut header)?;
+            attempts.sign(upstream, &mut header)?;
             let method = header.method.clone();
-            let mut attempt =
-                Attempt { exchange: self, upstream, endpoint: &endpoint, interim, deadline, reused: false, sent: None };
-            let outcome = attempt.run(header, &mut payload, place).await;
+            let whole = payload.is_at_hand();
+            let mut attempt = Attempt {
+                exchange: self,
+                upstream,
+                endpoint: &endpoint,
+                interim,
+                attempts,
+                whole,
+                reused: false,
+                sent: None,
+            };
+            let outcome = attempt.run(header, payload, place).await;
             let Attempt { reused, sent, .. } = attempt;
             let asked = Asked { method: &method, replayable: payload.is_replayable(), reused, sent };
             let again = attempts.settle(upstream, outcome.as_ref().map(|(head, _)| head), &asked);
@@ -208,7 +244,9 @@ struct Attempt<'a> {
     upstream: &'a Upstream,
     endpoint: &'a Arc<Endpoint>,
     interim: &'a Interim,
-    deadline: Instant,
+    attempts: &'a Attempts,
+    /// All of the request was at hand when the attempt began.
+    whole: bool,
     reused: bool,
     sent: Option<Instant>,
 }
@@ -221,7 +259,8 @@ impl Attempt<'_> {
         place: InFlight,
     ) -> Result<(ResponseHeader, Answer), Fault> {
         let timeouts = self.upstream.timeouts;
-        let (mut lease, reused) = self.exchange.connect(self.upstream, self.endpoint, self.deadline).await?;
+        let sending = self.attempts.sending(self.upstream, self.whole);
+        let (mut lease, reused) = self.exchange.connect(self.upstream, self.endpoint, sending).await?;
         self.reused = reused;
         if self.upstream.http2 {
             to_http2(&mut header, self.endpoint.peer.is_tls())?;
@@ -229,7 +268,7 @@ impl Attempt<'_> {
         let session = lease.session();
         session.set_write_timeout(Some(timeouts.idle));
         session.set_read_timeout(None);
-        match self.talk(session, header, payload).await {
+        match self.talk(session, header, payload, sending).await {
             Ok(head) => {
                 session.set_read_timeout(Some(timeouts.idle));
                 let answer = Answer::new(&head, lease, place);
@@ -249,22 +288,22 @@ impl Attempt<'_> {
         session: &mut HttpSession,
         header: RequestHeader,
         payload: &mut Payload<'_>,
+        sending: Bound,
     ) -> Result<ResponseHeader, Fault> {
         let switches = header.headers.contains_key(header::UPGRADE);
-        let sent = within(self.deadline, session.write_request_header(Box::new(header))).await?;
+        let sent = sending.within(session.write_request_header(Box::new(header))).await?;
         sent.map_err(|e| fault::upstream(&e))?;
-        let written = self.send_body(session, payload).await;
+        let written = send_body(session, payload, sending).await;
         if let Err(fault) = &written
             && !matches!(fault, Fault::Reset(_))
         {
             return Err(fault.clone());
         }
-        let sent = Instant::now();
-        self.sent = Some(sent);
-        let until = self.deadline.min(sent + self.upstream.timeouts.first_byte);
+        self.sent = Some(Instant::now());
+        let waiting = self.attempts.waiting(self.upstream, self.whole);
         let head = tokio::select! {
             biased;
-            head = self.read_head(session, until, switches) => head,
+            head = self.read_head(session, waiting, switches) => head,
             () = payload.gone(), if written.is_ok() => return Err(Fault::ClientGone),
         };
         match (written, head) {
@@ -274,45 +313,16 @@ impl Attempt<'_> {
         }
     }
 
-    async fn send_body(&mut self, session: &mut HttpSession, payload: &mut Payload<'_>) -> Result<(), Fault> {
-        // A stream that takes no more has been ended by the other side; why, its response says.
-        let upstream = |e: Box<pingora_core::Error>| match fault::upstream(&e) {
-            Fault::UpstreamProtocol(detail) | Fault::Unprocessed(detail) => Fault::Reset(detail),
-            other => other,
-        };
-        match payload {
-            Payload::Whole(body) if body.is_empty() => {}
-            Payload::Whole(body) => {
-                within(self.deadline, session.write_request_body(body.clone(), true)).await?.map_err(upstream)?;
-            }
-            Payload::Stream(replay) => {
-                for piece in replay.kept.clone() {
-                    within(self.deadline, session.write_request_body(piece, false)).await?.map_err(upstream)?;
-                }
-                while let Some(piece) = tokio::time::timeout_at(self.deadline.into(), replay.source.next())
-                    .await
-                    .map_err(|_| Fault::ClientTimeout)??
-                {
-                    replay.keep(&piece);
-                    within(self.deadline, session.write_request_body(piece, false)).await?.map_err(upstream)?;
-                }
-            }
-        }
-        within(self.deadline, session.finish_request_body()).await?.map_err(upstream)
-    }
-
     async fn read_head(
         &self,
         session: &mut HttpSession,
-        until: Instant,
+        waiting: Bound,
         switches: bool,
     ) -> Result<ResponseHeader, Fault> {
         /// More interim responses than this are an attack or a defect.
         const MAX_INTERIM: usize = 16;
         for _ in 0..MAX_INTERIM {
-            let read = tokio::time::timeout_at(until.into(), session.read_response_header()).await;
-            read.map_err(|_| if until < self.deadline { Fault::UpstreamTimeout } else { Fault::Deadline })?
-                .map_err(|e| fault::upstream(&e))?;
+            waiting.within(session.read_response_header()).await?.map_err(|e| fault::upstream(&e))?;
             let head = session.response_header().ok_or_else(|| Fault::Internal("no response header".into()))?;
             let is_switch = head.status == http::StatusCode::SWITCHING_PROTOCOLS;
             if is_switch && !switches {
@@ -330,6 +340,35 @@ impl Attempt<'_> {
     }
 }
 
+async fn send_body(session: &mut HttpSession, payload: &mut Payload<'_>, sending: Bound) -> Result<(), Fault> {
+    // A stream that takes no more has been ended by the other side; why, its response says.
+    let upstream = |e: Box<pingora_core::Error>| match fault::upstream(&e) {
+        Fault::UpstreamProtocol(detail) | Fault::Unprocessed(detail) => Fault::Reset(detail),
+        other => other,
+    };
+    match payload {
+        Payload::Whole(body) if body.is_empty() => {}
+        Payload::Whole(body) => {
+            sending.within(session.write_request_body(body.clone(), true)).await?.map_err(upstream)?;
+        }
+        Payload::Stream(replay) => {
+            for piece in replay.kept.pieces.clone() {
+                sending.within(session.write_request_body(piece, false)).await?.map_err(upstream)?;
+            }
+            while !replay.kept.is_whole {
+                let read = tokio::time::timeout_at(sending.at.into(), replay.source.next()).await;
+                let Some(piece) = read.map_err(|_| Fault::ClientTimeout)?? else {
+                    replay.kept.is_whole = true;
+                    break;
+                };
+                replay.kept.keep(&piece);
+                sending.within(session.write_request_body(piece, false)).await?.map_err(upstream)?;
+            }
+        }
+    }
+    sending.within(session.finish_request_body()).await?.map_err(upstream)
+}
+
 /// A copy with room for what is added to it. Pingora keeps a second map with the case of the names, which means
 /// nothing (RFC 9110, section 5.1); it is left out.
 pub fn plain(head: &ResponseHeader) -> ResponseHeader {
@@ -345,11 +384,6 @@ pub fn plain(head: &ResponseHeader) -> ResponseHeader {
     // It was read from a header: it is a phrase.
     let _ = plain.set_reason_phrase(head.get_reason_phrase());
     plain
-}
-
-/// No `async fn`, which would keep the work in memory twice.
-pub(super) fn within<T>(deadline: Instant, work: impl Future<Output = T>) -> impl Future<Output = Result<T, Fault>> {
-    tokio::time::timeout_at(deadline.into(), work).map(|done| done.map_err(|_| Fault::Deadline))
 }
 
 /// Turns a header in the form of HTTP/1.1 into that of HTTP/2 (RFC 9113, section 8.3.1): the host becomes the authority,

@@ -4,9 +4,12 @@ mod answer;
 pub mod attempts;
 pub mod auth;
 pub mod balance;
+pub mod bound;
 pub mod breaker;
+pub mod budget;
 pub mod bulkhead;
 pub mod choice;
+pub mod deadline;
 pub mod dns;
 pub mod exchange;
 pub mod fault;
@@ -29,6 +32,7 @@ mod window;
 use std::{sync::Arc, time::Duration};
 
 use crossway_plugin_api::Ctx;
+use http::HeaderName;
 use pingora_http::RequestHeader;
 
 use crate::{
@@ -58,6 +62,10 @@ pub struct Upstream {
     pub sticky: Option<sticky::Sticky>,
     /// When a failed attempt is tried again.
     pub retry: retry::Rules,
+    /// How many retries it is worth.
+    pub budget: Arc<budget::Budget>,
+    /// The field in which requests say how long their answers may take, if there is one.
+    pub deadline_header: Option<HeaderName>,
     /// How many requests it may have at a time, if that is bounded.
     pub bulkhead: Option<bulkhead::Bulkhead>,
     /// Counters and histograms.
@@ -117,8 +125,8 @@ pub struct StepTimeouts {
     pub total: Duration,
 }
 
-impl From<Timeouts> for StepTimeouts {
-    fn from(t: Timeouts) -> Self {
+impl From<&Timeouts> for StepTimeouts {
+    fn from(t: &Timeouts) -> Self {
         Self { connect: t.connect.0, first_byte: t.first_byte.0, idle: t.idle.0, total: t.total.0 }
     }
 }

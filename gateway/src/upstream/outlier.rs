@@ -38,7 +38,7 @@ impl Plan {
     /// How many of so many endpoints may be ejected at a time.
     pub(super) fn room(&self, endpoints: usize) -> usize {
         let least = usize::from(endpoints >= 2 && self.max_ejected.0 > 0);
-        self.max_ejected.of(endpoints).max(least)
+        self.max_ejected.of_count(endpoints).max(least)
     }
 
     /// Whether even the last endpoint that can be used may go.

@@ -16,6 +16,7 @@ use pingora_core::upstreams::peer::HttpPeer;
 use tokio::sync::Notify;
 
 use super::{
+    budget::Budget,
     choice::{self, Current, Rule, Tried, Wish},
     dns::{Member, Place},
     exchange::Exchange,
@@ -121,7 +122,7 @@ impl Pool {
         chosen.or_else(|| if use_all() { self.choose_of((wish, tried, now), &permitted) } else { None })
     }
 
-    /// One of those that may be used; one that has not been tried, if there is such.
+    /// One of those that may be used; one that has not been tried, if there is such; where all were, any but the last.
     fn choose_of(
         &self,
         (wish, tried, now): (&Wish, &Tried, Instant),
@@ -131,8 +132,15 @@ impl Pool {
         let share = choice::share_of(self.settings.slow_start, now);
         let rule = self.settings.rule;
         let chosen = current.choose(rule, wish, &share, &|e| !tried.has(e.address) && may(e));
-        let again = || current.choose(rule, wish, &share, may).filter(|_| !tried.is_empty());
-        chosen.or_else(again).cloned()
+        let another = || current.choose(rule, wish, &share, &|e| tried.last() != Some(e.address) && may(e));
+        let again = || current.choose(rule, wish, &share, may);
+        if tried.is_empty() { chosen.cloned() } else { chosen.or_else(another).or_else(again).cloned() }
+    }
+
+    /// Whether there is an endpoint that may be used and was not tried.
+    pub fn has_another(&self, tried: &Tried, now: Instant) -> bool {
+        let current = self.current.load();
+        current.endpoints.iter().any(|e| e.weight > 0 && !tried.has(e.address) && e.state.is_available(now))
     }
 
     /// Whether there is an endpoint to send to.
@@ -216,6 +224,7 @@ pub struct Registry {
     /// Held while an endpoint is ejected, so that two at once do not both find room.
     pub(super) ejecting: Mutex<()>,
     places: Mutex<HashMap<String, Weak<Places>>>,
+    budgets: Mutex<HashMap<String, Weak<Budget>>>,
 }
 
 impl Registry {
@@ -258,14 +267,12 @@ impl Registry {
 
     /// What is taken of the places of the upstream with this name.
     pub fn places(&self, name: &str) -> Arc<Places> {
-        let mut all = self.places.lock();
-        all.retain(|_, places| places.strong_count() > 0);
-        if let Some(places) = all.get(name).and_then(Weak::upgrade) {
-            return places;
-        }
-        let places = Arc::new(Places::default());
-        all.insert(name.to_owned(), Arc::downgrade(&places));
-        places
+        of_name(&self.places, name, Places::default)
+    }
+
+    /// The budget of the upstream with this name, whatever its settings.
+    pub fn budget(&self, name: &str) -> Arc<Budget> {
+        of_name(&self.budgets, name, || Budget::new(Instant::now()))
     }
 
     fn state(&self, identity: u64, address: SocketAddr, is_new: bool) -> Arc<EndpointState> {
@@ -281,6 +288,18 @@ impl Registry {
         states.insert((identity, address), Arc::downgrade(&state));
         state
     }
+}
+
+/// What is kept of a name, for as long as somebody holds it.
+fn of_name<T>(all: &Mutex<HashMap<String, Weak<T>>>, name: &str, new: impl FnOnce() -> T) -> Arc<T> {
+    let mut all = all.lock();
+    all.retain(|_, kept| kept.strong_count() > 0);
+    if let Some(kept) = all.get(name).and_then(Weak::upgrade) {
+        return kept;
+    }
+    let made = Arc::new(new());
+    all.insert(name.to_owned(), Arc::downgrade(&made));
+    made
 }
 
 /// The addresses a member begins with: its own, if it is one, else those that another pool knows of it.

@@ -36,6 +36,9 @@ pub enum Fault {
     /// The endpoint did not answer in time.
     #[error("the endpoint did not answer in time")]
     UpstreamTimeout,
+    /// The endpoint did not answer in the time of one attempt.
+    #[error("the endpoint did not answer within the time of one attempt")]
+    AttemptTimeout,
     /// The endpoint's answer breaks HTTP.
     #[error("the endpoint's answer is not valid HTTP: {0}")]
     UpstreamProtocol(String),
@@ -93,6 +96,7 @@ impl Fault {
             Self::Reset(_) => "upstream_reset",
             Self::Unprocessed(_) => "upstream_unprocessed",
             Self::UpstreamTimeout => "upstream_timeout",
+            Self::AttemptTimeout => "upstream_attempt_timeout",
             Self::UpstreamProtocol(_) => "upstream_protocol",
             Self::ResponseTooLarge { .. } => "upstream_response_too_large",
             Self::Deadline => "deadline_exceeded",

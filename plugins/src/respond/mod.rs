@@ -68,13 +68,43 @@ pub struct Config {
 
 impl PluginConfig for Config {
     fn build(self, _deps: &Deps) -> Result<Arc<dyn Plugin>, InvalidConfig> {
+        let Self { status, body, content_type, json, headers, instead_of } = self;
+        let answer = Fixed { status, body, content_type, json, headers }.build()?;
+        if instead_of.as_ref().is_some_and(Vec::is_empty) {
+            return Err(InvalidConfig::new("instead_of", "names no status"));
+        }
+        Ok(match instead_of {
+            None => Arc::new(Always(answer)),
+            Some(statuses) => Arc::new(InsteadOf { statuses: statuses.into(), answer }),
+        })
+    }
+}
+
+/// A fixed answer, as a configuration has it.
+pub struct Fixed {
+    /// Status, 200 to 599.
+    pub status: u16,
+    /// The body, as text.
+    pub body: Option<String>,
+    /// `Content-Type` of the body, if it is not the usual one.
+    pub content_type: Option<FieldValue>,
+    /// The body, as JSON; in place of `body`.
+    pub json: Option<Value>,
+    /// Header fields of the answer.
+    pub headers: BTreeMap<String, FieldValue>,
+}
+
+impl Fixed {
+    /// The answer, checked; an error names the field of these that is wrong.
+    pub fn reply(self) -> Result<Reply, InvalidConfig> {
+        self.build().map(|answer| answer.reply())
+    }
+
+    fn build(self) -> Result<Answer, InvalidConfig> {
         let status = StatusCode::from_u16(self.status).ok().filter(|_| (200..=599).contains(&self.status));
         let Some(status) = status else {
             return Err(InvalidConfig::new("status", "is not a status of a whole answer: 200 to 599"));
         };
-        if self.instead_of.as_ref().is_some_and(Vec::is_empty) {
-            return Err(InvalidConfig::new("instead_of", "names no status"));
-        }
         let (media_type, body) = content(status, self.body, self.json, self.content_type)?;
         let mut headers = Vec::with_capacity(self.headers.len());
         for (name, place, value) in fields::parse_keys(self.headers, "headers")? {
@@ -84,11 +114,7 @@ impl PluginConfig for Config {
             }
             headers.push((name, value.0));
         }
-        let answer = Answer { status, media_type, body, headers };
-        Ok(match self.instead_of {
-            None => Arc::new(Always(answer)),
-            Some(statuses) => Arc::new(InsteadOf { statuses: statuses.into(), answer }),
-        })
+        Ok(Answer { status, media_type, body, headers })
     }
 }
 

@@ -39,6 +39,11 @@ impl Upload {
         self.size <= MAX_KEPT
     }
 
+    /// Whether the client has sent all of it.
+    pub(in crate::flow) fn is_read(&self) -> bool {
+        self.is_read
+    }
+
     /// Whether the request has been sent to its end.
     pub(in crate::flow) fn is_over(&self) -> bool {
         self.is_over

@@ -4,7 +4,7 @@ mod probe;
 
 use std::{
     sync::atomic::{AtomicBool, Ordering},
-    time::{Duration, Instant, SystemTime},
+    time::{Duration, SystemTime},
 };
 
 use crossway_plugin_api::config::StatusSet;

@@ -15,7 +15,8 @@ use tokio::task::AbortHandle;
 use super::{
     super::{
         Endpoint,
-        exchange::{Exchange, to_http2, within},
+        bound::Bound,
+        exchange::{Exchange, to_http2},
         fault,
         lease::Lease,
         peer,
@@ -133,11 +134,12 @@ impl Target {
             to_http2(&mut req, self.endpoint.peer.is_tls())?;
         }
         session.set_read_timeout(None);
-        let sent = within(deadline, session.write_request_header(Box::new(req))).await?;
+        let bound = Bound::request(deadline);
+        let sent = bound.within(session.write_request_header(Box::new(req))).await?;
         sent.map_err(|e| fault::upstream(&e))?;
-        within(deadline, session.finish_request_body()).await?.map_err(|e| fault::upstream(&e))?;
+        bound.within(session.finish_request_body()).await?.map_err(|e| fault::upstream(&e))?;
         for _ in 0..MAX_INTERIM {
-            within(deadline, session.read_response_header()).await?.map_err(|e| fault::upstream(&e))?;
+            bound.within(session.read_response_header()).await?.map_err(|e| fault::upstream(&e))?;
             let status = session.response_header().map(|head| head.status);
             let status = status.ok_or_else(|| Fault::Internal("no response header".into()))?;
             if !status.is_informational() {

@@ -17,9 +17,14 @@ impl Percent {
         share.map(Self).ok_or_else(|| WRONG.into())
     }
 
-    /// This share of a whole number, rounded down.
-    pub fn of(self, whole: usize) -> usize {
-        whole.saturating_mul(usize::from(self.0)) / 100
+    /// So much of a number, rounded down.
+    pub const fn of(self, whole: u64) -> u64 {
+        whole / 100 * self.0 as u64 + whole % 100 * self.0 as u64 / 100
+    }
+
+    /// So many of several things, rounded down.
+    pub const fn of_count(self, whole: usize) -> usize {
+        whole / 100 * self.0 as usize + whole % 100 * self.0 as usize / 100
     }
 }
 
@@ -45,6 +50,12 @@ mod tests {
         for text in ["", "%", "20", "101%", "-1%", "+5%", "1.5%", "20 %", "0020%"] {
             assert!(Percent::parse(text).is_err(), "{text}");
         }
-        assert_eq!((Percent(50).of(3), Percent(100).of(3), Percent(10).of(2)), (1, 3, 0));
+    }
+
+    #[test]
+    fn a_part_is_rounded_down_and_never_overflows() {
+        assert_eq!((Percent(20).of(9), Percent(20).of(10), Percent(0).of(7)), (1, 2, 0));
+        assert_eq!((Percent(50).of_count(3), Percent(100).of_count(3), Percent(10).of_count(2)), (1, 3, 0));
+        assert_eq!((Percent(100).of(u64::MAX), Percent(100).of_count(usize::MAX)), (u64::MAX, usize::MAX));
     }
 }
