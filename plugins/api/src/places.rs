@@ -169,7 +169,7 @@ impl Drop for Waiting<'_> {
 mod tests {
     use super::*;
 
-    const LONG: Duration = Duration::from_secs(3600);
+    const LONG: Duration = Duration::from_hours(1);
 
     fn room(most: usize, queue: usize) -> Room {
         Room { most, queue, patience: LONG }

@@ -10,7 +10,7 @@ use crate::key::{OnMissingKey, Part};
 
 /// Most requests in flight, and most that wait.
 const MOST: u32 = 1_000_000;
-const LONGEST: Duration = Duration::from_secs(600);
+const LONGEST: Duration = Duration::from_mins(10);
 const KEYS: RangeInclusive<u32> = 1_000..=10_000_000;
 
 /// Settings of `concurrency`.

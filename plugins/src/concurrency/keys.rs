@@ -104,17 +104,14 @@ mod tests {
     #[test]
     fn threads_that_come_and_go_leave_nothing() {
         let keys = Arc::new(Keys::default());
-        std::thread::scope(|scope| {
-            for _ in 0..4 {
-                scope.spawn(|| {
-                    for turn in 0..20_000 {
-                        let key = keys.key(turn % 3, 100).unwrap();
-                        let place = key.places.try_enter(usize::MAX);
-                        assert!(place.is_some());
-                    }
-                });
+        let come_and_go = || {
+            for turn in 0..20_000 {
+                let key = keys.key(turn % 3, 100).unwrap();
+                let place = key.places.try_enter(usize::MAX);
+                assert!(place.is_some());
             }
-        });
+        };
+        std::thread::scope(|scope| (0..4).for_each(|_| drop(scope.spawn(come_and_go))));
         assert_eq!(keys.len(), 0);
     }
 }

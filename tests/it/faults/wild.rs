@@ -12,7 +12,6 @@ use std::{
 
 /// One request, and the connection it came on.
 pub struct Asked<'a> {
-    pub method: String,
     pub target: String,
     /// Number of the connection, and of the request on it, counted from 0.
     pub at: (usize, usize),
@@ -141,8 +140,8 @@ fn serve(stream: &TcpStream, connection: usize, state: &State, script: &Script) 
         }
         let mut body = Vec::new();
         (&mut reader).take(length).read_to_end(&mut body).ok()?;
-        state.seen.lock().unwrap().push((method.clone(), target.clone()));
-        let asked = Asked { method, target, at: (connection, number), stream };
+        state.seen.lock().unwrap().push((method, target.clone()));
+        let asked = Asked { target, at: (connection, number), stream };
         match script(&asked, state) {
             Then::On => {}
             Then::Close => return None,

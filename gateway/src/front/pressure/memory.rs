@@ -36,13 +36,16 @@ pub(super) struct Group {
 struct Names {
     most: &'static str,
     used: &'static str,
-    /// In `memory.stat`: what the kernel can take back at once.
-    cached: &'static str,
+    /// In `memory.stat`: pages of files, which the kernel drops before it ends a process.
+    cached: [&'static str; 2],
 }
 
-const V2: Names = Names { most: "memory.max", used: "memory.current", cached: "inactive_file " };
-const V1: Names =
-    Names { most: "memory.limit_in_bytes", used: "memory.usage_in_bytes", cached: "total_inactive_file " };
+const V2: Names = Names { most: "memory.max", used: "memory.current", cached: ["inactive_file ", "active_file "] };
+const V1: Names = Names {
+    most: "memory.limit_in_bytes",
+    used: "memory.usage_in_bytes",
+    cached: ["total_inactive_file ", "total_active_file "],
+};
 
 impl Group {
     /// Looks where systems keep them. `None` where no group has a bound.
@@ -74,12 +77,14 @@ impl Group {
         all.min_by_key(|group| group.most)
     }
 
-    /// What it uses, without what the kernel can take back at once.
+    /// What it uses, without pages of files. A machine that compiles or serves files has them all over, and is not short of
+    /// memory.
     pub(super) fn used(&self) -> Option<u64> {
         let used = number(&self.folder.join(self.names.used))?;
         let stat = fs::read_to_string(self.folder.join("memory.stat")).unwrap_or_default();
-        let cached = stat.lines().find_map(|line| line.strip_prefix(self.names.cached)?.trim().parse::<u64>().ok());
-        Some(used.saturating_sub(cached.unwrap_or(0)))
+        let of =
+            |line: &str| self.names.cached.iter().find_map(|name| line.strip_prefix(name)?.trim().parse::<u64>().ok());
+        Some(used.saturating_sub(stat.lines().filter_map(of).sum()))
     }
 }
 
@@ -112,7 +117,7 @@ mod tests {
             ("memory.max", "5000\n"),
         ]);
         let group = Group::among("0::/a/b\n", root.path(), 1 << 40).unwrap();
-        assert_eq!((group.most, group.used()), (1000, Some(450)));
+        assert_eq!((group.most, group.used()), (1000, Some(300)));
         assert_eq!(Group::among("0::/a/b\n", root.path(), 900), None, "the machine has less");
         assert_eq!(Group::among("0::/x\n", root.path(), 1 << 40).unwrap().most, 5000);
         assert_eq!(Group::among("0::/\n", &root.path().join("a/b"), 1 << 40), None);
@@ -123,11 +128,11 @@ mod tests {
         let root = files(&[
             ("memory/a/memory.limit_in_bytes", "2000\n"),
             ("memory/a/memory.usage_in_bytes", "1500\n"),
-            ("memory/a/memory.stat", "inactive_file 1\ntotal_inactive_file 500\n"),
+            ("memory/a/memory.stat", "inactive_file 1\ntotal_inactive_file 500\ntotal_active_file 200\n"),
             ("memory/memory.limit_in_bytes", "9223372036854771712\n"),
         ]);
         let group = Group::among("9:name=systemd:/\n4:cpu,memory:/a\n0::/\n", root.path(), 1 << 40).unwrap();
-        assert_eq!((group.most, group.used()), (2000, Some(1000)));
+        assert_eq!((group.most, group.used()), (2000, Some(800)));
         assert_eq!(Group::among("4:memory:/b\n", root.path(), 1 << 40), None);
     }
 }
