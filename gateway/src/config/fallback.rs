@@ -84,7 +84,8 @@ impl FallbackOn {
             return Ok(*on);
         }
         let words = Self::WORDS.map(|(word, _)| word).join(", ");
-        let set = StatusSet::parse(text).map_err(|_| format!("is neither {words}, nor a status code, class or range"))?;
+        let set =
+            StatusSet::parse(text).map_err(|_| format!("is neither {words}, nor a status code, class or range"))?;
         let is_failure = (100..400).filter_map(|code| http::StatusCode::from_u16(code).ok()).all(|s| !set.contains(s));
         is_failure.then_some(Self::Status(set)).ok_or_else(|| "is no failure: 400 to 599 are".into())
     }

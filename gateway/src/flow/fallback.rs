@@ -27,7 +27,11 @@ impl Admitted {
 
     /// What the route has in place of a failure, and why; nothing once something has come in place already, or has gone to
     /// the client.
-    fn instead_of(&self, session: &Session, failure: &Failure) -> Option<(&Instead, &'static str, &prometheus::IntCounter)> {
+    fn instead_of(
+        &self,
+        session: &Session,
+        failure: &Failure,
+    ) -> Option<(&Instead, &'static str, &prometheus::IntCounter)> {
         let fallback = self.route.as_ref()?.fallback.as_ref()?;
         if self.outcome.fallback.is_some() || answered(session).is_some() {
             return None;

@@ -1,9 +1,6 @@
 //! The stream way: what Pingora's hooks do while it passes bytes on.
 
-use std::{
-    sync::Arc,
-    time::Instant,
-};
+use std::{sync::Arc, time::Instant};
 
 use bytes::Bytes;
 use crossway_plugin_api::Fault;
@@ -161,7 +158,8 @@ impl Steps {
         in_air.is_spent = !asked.replayable;
         if in_air.declines(session, res.status) {
             in_air.attempt.declined = Some(res.status);
-            let mut error = Error::explain(ErrorType::HTTPStatus(res.status.as_u16()), "something else takes its place");
+            let mut error =
+                Error::explain(ErrorType::HTTPStatus(res.status.as_u16()), "something else takes its place");
             error.set_retry(false);
             return Err(error.into_up());
         }

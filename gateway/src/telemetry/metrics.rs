@@ -1,5 +1,7 @@
 //! Every metric, by name. Handles are resolved once, when a configuration is compiled; labels come from closed sets.
 
+mod upstreams;
+
 use std::{
     collections::HashSet,
     sync::Arc,
@@ -13,16 +15,12 @@ use prometheus::{
     Registry, TextEncoder, core::Collector as _,
 };
 
+pub use self::upstreams::{AuthMetrics, UpstreamMetrics};
 pub use super::listeners::{Expiry, HandshakeMetrics, ListenerMetrics, Unwelcome};
-use crate::{
-    config::fallback::FallbackOn,
-    upstream::retry::{Reason, Withheld},
-};
 
 /// Route label of requests that no route has taken.
 pub const NO_ROUTE: &str = "-";
 const CLASSES: [&str; 6] = ["1xx", "2xx", "3xx", "4xx", "5xx", "none"];
-const AUTH_EVENTS: [&str; 4] = ["fetched", "failed", "rejected", "missing"];
 const REQUEST_SECONDS: [f64; 13] = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0];
 const GATEWAY_SECONDS: [f64; 11] = [0.000_05, 0.000_1, 0.000_25, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.05, 0.1, 1.0];
 
@@ -73,46 +71,6 @@ pub struct RouteMetrics {
     requests: [IntCounter; CLASSES.len()],
     seconds: [Histogram; CLASSES.len()],
     gateway: Histogram,
-}
-
-/// The metrics of one upstream.
-#[derive(Clone)]
-pub struct UpstreamMetrics {
-    /// Seconds from the request sent to the response header.
-    pub seconds: Histogram,
-    /// Attempts that brought a response.
-    pub answered: IntCounter,
-    /// Attempts that did not.
-    pub failed: IntCounter,
-    /// Attempts made again after a failure.
-    pub retried: IntCounter,
-    retries: [IntCounter; Reason::ALL.len()],
-    withheld: [IntCounter; Withheld::ALL.len()],
-}
-
-impl UpstreamMetrics {
-    /// Counts a retry that is about to be made.
-    pub fn retry(&self, reason: Reason) {
-        self.retries[reason as usize].inc();
-    }
-
-    /// Counts one that is not made.
-    pub fn withhold(&self, why: Withheld) {
-        self.withheld[why as usize].inc();
-    }
-}
-
-/// The metrics of how the gateway signs in at one upstream.
-#[derive(Clone)]
-pub struct AuthMetrics {
-    /// Tokens that a provider gave.
-    pub fetched: IntCounter,
-    /// Questions to a provider that brought none.
-    pub failed: IntCounter,
-    /// Answers of the upstream that say that it does not take a token.
-    pub rejected: IntCounter,
-    /// Requests that were answered because there was no token.
-    pub missing: IntCounter,
 }
 
 fn class_of(status: Option<StatusCode>) -> usize {
@@ -269,31 +227,6 @@ impl Metrics {
         }
     }
 
-    /// The handles of one upstream.
-    pub fn upstream(&self, name: &str) -> UpstreamMetrics {
-        let attempts = |result| self.attempts.with_label_values(&[name, result]);
-        UpstreamMetrics {
-            seconds: self.upstream_seconds.with_label_values(&[name]),
-            answered: attempts("answered"),
-            failed: attempts("failed"),
-            retried: attempts("retried"),
-            retries: Reason::ALL.map(|reason| self.retries.with_label_values(&[name, reason.name()])),
-            withheld: Withheld::ALL.map(|why| self.withheld.with_label_values(&[name, why.name()])),
-        }
-    }
-
-    /// The count of a route's fallbacks for one reason, which comes from a closed set.
-    pub fn fallback(&self, route: &str, reason: &'static str) -> IntCounter {
-        self.fallbacks.with_label_values(&[route, reason])
-    }
-
-    /// The handles of how the gateway signs in at one upstream.
-    pub fn upstream_auth(&self, name: &str) -> AuthMetrics {
-        let [fetched, failed, rejected, missing] =
-            AUTH_EVENTS.map(|event| self.upstream_auth.with_label_values(&[name, event]));
-        AuthMetrics { fetched, failed, rejected, missing }
-    }
-
     /// The handles of one listener.
     pub fn listener(&self, name: &str) -> ListenerMetrics {
         let handshakes = |result| self.handshakes.with_label_values(&[name, result]);
@@ -376,30 +309,13 @@ impl Metrics {
         match label {
             "route" if !names.routes.contains(value) && value != NO_ROUTE => {
                 let _ = self.gateway_seconds.remove_label_values(&[value]);
-                let words = FallbackOn::WORDS.map(|(word, _)| word);
-                for reason in words.into_iter().chain([FallbackOn::STATUS]) {
-                    let _ = self.fallbacks.remove_label_values(&[value, reason]);
-                }
+                self.forget_fallbacks(value);
                 for class in CLASSES {
                     let _ = self.requests.remove_label_values(&[value, class]);
                     let _ = self.request_seconds.remove_label_values(&[value, class]);
                 }
             }
-            "upstream" if !names.upstreams.contains(value) => {
-                let _ = self.upstream_seconds.remove_label_values(&[value]);
-                for result in ["answered", "failed", "retried"] {
-                    let _ = self.attempts.remove_label_values(&[value, result]);
-                }
-                for reason in Reason::ALL {
-                    let _ = self.retries.remove_label_values(&[value, reason.name()]);
-                }
-                for why in Withheld::ALL {
-                    let _ = self.withheld.remove_label_values(&[value, why.name()]);
-                }
-                for event in AUTH_EVENTS {
-                    let _ = self.upstream_auth.remove_label_values(&[value, event]);
-                }
-            }
+            "upstream" if !names.upstreams.contains(value) => self.forget_upstream(value),
             "listener" if !names.listeners.contains(value) => {
                 let _ = self.connections.remove_label_values(&[value]);
                 let _ = self.accepted.remove_label_values(&[value]);
@@ -454,6 +370,7 @@ fn now() -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::fallback::FallbackOn;
 
     #[test]
     fn a_route_that_is_gone_leaves_no_series() {

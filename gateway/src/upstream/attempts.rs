@@ -187,11 +187,7 @@ impl Attempts {
         }
         // Nobody has been sent anything: it is as if the other endpoint had been chosen at once.
         let is_free = reason == Reason::ConnectError && upstream.pool.has_another(&self.tried);
-        if is_free || upstream.budget.spend(upstream.retry.allowance, now) {
-            Ok(pause)
-        } else {
-            Err(Withheld::Budget)
-        }
+        if is_free || upstream.budget.spend(upstream.retry.allowance, now) { Ok(pause) } else { Err(Withheld::Budget) }
     }
 
     /// Goes on at another upstream, whose own rules hold from here on.

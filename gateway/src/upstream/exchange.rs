@@ -149,12 +149,7 @@ impl Exchange {
         Ok((Lease::new(session, Arc::clone(endpoint), Arc::clone(self), upstream.timeouts.idle), reused))
     }
 
-    async fn open(
-        &self,
-        upstream: &Upstream,
-        endpoint: &Endpoint,
-        bound: Bound,
-    ) -> Result<(HttpSession, bool), Fault> {
+    async fn open(&self, upstream: &Upstream, endpoint: &Endpoint, bound: Bound) -> Result<(HttpSession, bool), Fault> {
         let unsent = |fault| match fault {
             Fault::AttemptTimeout => Fault::ConnectTimeout,
             other => other,

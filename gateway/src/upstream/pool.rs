@@ -285,8 +285,7 @@ mod tests {
             tried.note(address.parse().unwrap());
         }
         rounds.push((ports(&tried), pool.has_another(&tried)));
-        let expected =
-            [(vec![1, 2, 3], true), (vec![2, 3], true), (vec![3], true), (vec![1, 2], false)];
+        let expected = [(vec![1, 2, 3], true), (vec![2, 3], true), (vec![3], true), (vec![1, 2], false)];
         assert_eq!(rounds, expected);
         let alone = registry.pool("one", members(&["127.0.0.1:1"]), plain());
         assert_eq!(alone.next(&tried).unwrap().address.port(), 1);

@@ -173,7 +173,10 @@ impl Rules {
 
 /// Whether a fault says that the upstream has not acted on the request: nothing of it was sent, or the endpoint says so.
 pub fn is_unsent(fault: &Fault) -> bool {
-    matches!(fault, Fault::NoEndpoint | Fault::Connect(_) | Fault::ConnectTimeout | Fault::Tls(_) | Fault::Unprocessed(_))
+    matches!(
+        fault,
+        Fault::NoEndpoint | Fault::Connect(_) | Fault::ConnectTimeout | Fault::Tls(_) | Fault::Unprocessed(_)
+    )
 }
 
 /// A length between nothing and `longest`, each as likely, so that those who failed together do not come back together.
