@@ -92,13 +92,17 @@ impl Compiler<'_> {
         }
         let instead = match (&fallback.respond, &fallback.upstream) {
             (Some(respond), None) => Instead::Reply(self.fixed_reply(&format!("{place}/respond"), respond)?),
-            (None, Some(name)) => Instead::Upstream(self.second(&place, config, name, target, upstreams)?),
+            (None, Some(name)) if config.upstream.as_ref() == Some(name) => {
+                self.error(&format!("{place}/upstream"), "is the upstream that has failed: name another");
+                return None;
+            }
+            (None, Some(name)) => Instead::Upstream(self.second(&place, name, target, upstreams)?),
             (Some(_), Some(_)) => {
                 self.error(&format!("{place}/upstream"), "stands beside `respond`: keep one of the two");
                 return None;
             }
             (None, None) => {
-                self.error_with_help(&place, "says nothing to do", "add `respond` or `upstream`");
+                self.error(&place, "has neither `respond` nor `upstream`");
                 return None;
             }
         };
@@ -119,16 +123,11 @@ impl Compiler<'_> {
     fn second(
         &mut self,
         place: &str,
-        config: &Route,
         name: &str,
         target: &Target,
         upstreams: &BTreeMap<String, Arc<Upstream>>,
     ) -> Option<Arc<Upstream>> {
         let place = format!("{place}/upstream");
-        if config.upstream.as_deref() == Some(name) {
-            self.error(&place, "is the upstream that has failed: name another");
-            return None;
-        }
         let Some(second) = upstreams.get(name) else {
             let known: Vec<&str> = self.loaded.config.upstreams.keys().map(String::as_str).collect();
             if !known.contains(&name) {

@@ -183,7 +183,7 @@ impl Compiler<'_> {
         }
         if retry.attempts > 0 && retry.budget.0 == 0 && retry.min_per_second == 0 {
             let help = "write `attempts: 0`, which says so";
-            self.error_with_help(&format!("{pointer}/budget"), "allows no retry at all", help);
+            self.error_with_help(&format!("{pointer}/budget"), "must not be 0% where `min_per_second` is 0", help);
         }
         let methods = retry.methods.as_ref().map(|names| self.methods(&format!("{pointer}/methods"), names));
         retry::Rules::compile(retry, methods)

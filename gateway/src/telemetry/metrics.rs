@@ -1,5 +1,7 @@
 //! Every metric, by name. Handles are resolved once, when a configuration is compiled; labels come from closed sets.
 
+mod upstreams;
+
 use std::{
     collections::HashSet,
     sync::Arc,
@@ -13,6 +15,7 @@ use prometheus::{
     Registry, TextEncoder,
 };
 
+pub use self::upstreams::{AuthMetrics, UpstreamMetrics};
 use super::{
     bulkheads::Bulkheads, endpoints::EndpointGauges, pressure::PressureMetrics, routes::CLASSES, shown::Shown,
 };
@@ -22,17 +25,9 @@ pub use super::{
     listeners::{Expiry, HandshakeMetrics, ListenerMetrics, Unwelcome},
     routes::RouteMetrics,
 };
-use crate::{
-    config::fallback::FallbackOn,
-    upstream::{
-        retry::{Reason, Withheld},
-        watch::Event,
-    },
-};
 
 /// Route label of requests that no route has taken.
 pub const NO_ROUTE: &str = "-";
-const AUTH_EVENTS: [&str; 4] = ["fetched", "failed", "rejected", "missing"];
 const REQUEST_SECONDS: [f64; 13] = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0];
 const GATEWAY_SECONDS: [f64; 11] = [0.000_05, 0.000_1, 0.000_25, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.05, 0.1, 1.0];
 
@@ -82,48 +77,6 @@ pub struct Metrics {
     pub audit_log_dropped: IntCounter,
     /// Panics caught in the request path.
     pub panics: IntCounter,
-}
-
-/// The metrics of one upstream.
-#[derive(Clone)]
-pub struct UpstreamMetrics {
-    /// Seconds from the request sent to the response header.
-    pub seconds: Histogram,
-    /// Attempts that brought a response.
-    pub answered: IntCounter,
-    /// Attempts that did not.
-    pub failed: IntCounter,
-    /// Attempts made again after a failure.
-    pub retried: IntCounter,
-    /// Requests there now.
-    pub load: LoadMetrics,
-    retries: [IntCounter; Reason::ALL.len()],
-    withheld: [IntCounter; Withheld::ALL.len()],
-}
-
-impl UpstreamMetrics {
-    /// Counts a retry that is about to be made.
-    pub fn retry(&self, reason: Reason) {
-        self.retries[reason as usize].inc();
-    }
-
-    /// Counts one that is not made.
-    pub fn withhold(&self, why: Withheld) {
-        self.withheld[why as usize].inc();
-    }
-}
-
-/// The metrics of how the gateway signs in at one upstream.
-#[derive(Clone)]
-pub struct AuthMetrics {
-    /// Tokens that a provider gave.
-    pub fetched: IntCounter,
-    /// Questions to a provider that brought none.
-    pub failed: IntCounter,
-    /// Answers of the upstream that say that it does not take a token.
-    pub rejected: IntCounter,
-    /// Requests that were answered because there was no token.
-    pub missing: IntCounter,
 }
 
 /// Registers what was made; two metrics of one name are a defect that the first test of this module shows.
@@ -309,47 +262,6 @@ impl Metrics {
         }
     }
 
-    /// The handles of one upstream.
-    pub fn upstream(&self, name: &str) -> UpstreamMetrics {
-        let attempts = |result| self.attempts.with_label_values(&[name, result]);
-        UpstreamMetrics {
-            seconds: self.upstream_seconds.with_label_values(&[name]),
-            answered: attempts("answered"),
-            failed: attempts("failed"),
-            retried: attempts("retried"),
-            load: self.bulkheads.load(name),
-            retries: Reason::ALL.map(|reason| self.retries.with_label_values(&[name, reason.name()])),
-            withheld: Withheld::ALL.map(|why| self.withheld.with_label_values(&[name, why.name()])),
-        }
-    }
-
-    /// The handles of one upstream's bulkhead.
-    pub fn bulkhead(&self, name: &str) -> BulkheadMetrics {
-        self.bulkheads.of(name)
-    }
-
-    /// The count of a route's fallbacks for one reason, which comes from a closed set.
-    pub fn fallback(&self, route: &str, reason: &'static str) -> IntCounter {
-        self.fallbacks.with_label_values(&[route, reason])
-    }
-
-    /// The handles of how the gateway signs in at one upstream.
-    pub fn upstream_auth(&self, name: &str) -> AuthMetrics {
-        let [fetched, failed, rejected, missing] =
-            AUTH_EVENTS.map(|event| self.upstream_auth.with_label_values(&[name, event]));
-        AuthMetrics { fetched, failed, rejected, missing }
-    }
-
-    /// The handles of what is watched at the endpoints of one upstream.
-    pub fn watch(&self, name: &str) -> WatchMetrics {
-        let probes = |result| self.probes.with_label_values(&[name, result]);
-        WatchMetrics {
-            events: Event::NAMES.map(|event| self.endpoint_events.with_label_values(&[name, event])),
-            succeeded: probes("ok"),
-            failed: probes("failed"),
-        }
-    }
-
     /// The handles of one listener.
     pub fn listener(&self, name: &str) -> ListenerMetrics {
         let handshakes = |result| self.handshakes.with_label_values(&[name, result]);
@@ -422,37 +334,13 @@ impl Metrics {
         match label {
             "route" if !names.routes.contains(value) && value != NO_ROUTE => {
                 let _ = self.gateway_seconds.remove_label_values(&[value]);
-                let words = FallbackOn::WORDS.map(|(word, _)| word);
-                for reason in words.into_iter().chain([FallbackOn::STATUS]) {
-                    let _ = self.fallbacks.remove_label_values(&[value, reason]);
-                }
+                self.forget_fallbacks(value);
                 for class in CLASSES {
                     let _ = self.requests.remove_label_values(&[value, class]);
                     let _ = self.request_seconds.remove_label_values(&[value, class]);
                 }
             }
-            "upstream" if !names.upstreams.contains(value) => {
-                let _ = self.upstream_seconds.remove_label_values(&[value]);
-                self.bulkheads.forget(value);
-                for result in ["answered", "failed", "retried"] {
-                    let _ = self.attempts.remove_label_values(&[value, result]);
-                }
-                for reason in Reason::ALL {
-                    let _ = self.retries.remove_label_values(&[value, reason.name()]);
-                }
-                for why in Withheld::ALL {
-                    let _ = self.withheld.remove_label_values(&[value, why.name()]);
-                }
-                for event in AUTH_EVENTS {
-                    let _ = self.upstream_auth.remove_label_values(&[value, event]);
-                }
-                for event in Event::NAMES {
-                    let _ = self.endpoint_events.remove_label_values(&[value, event]);
-                }
-                for result in ["ok", "failed"] {
-                    let _ = self.probes.remove_label_values(&[value, result]);
-                }
-            }
+            "upstream" if !names.upstreams.contains(value) => self.forget_upstream(value),
             "listener" if !names.listeners.contains(value) => {
                 let _ = self.connections.remove_label_values(&[value]);
                 let _ = self.accepted.remove_label_values(&[value]);
@@ -506,6 +394,7 @@ mod tests {
     use http::StatusCode;
 
     use super::*;
+    use crate::config::fallback::FallbackOn;
 
     #[test]
     fn a_route_that_is_gone_leaves_no_series() {

@@ -10,7 +10,10 @@ use crossway_plugin_api::config::Percent;
 use parking_lot::Mutex;
 
 /// How far back requests and retries count, in seconds.
-pub const WINDOW: u64 = 10;
+pub const WINDOW: u64 = SLOTS as u64;
+
+/// One for each of them.
+const SLOTS: usize = 10;
 
 /// What was asked of one upstream and what of it was asked again. Outlives configurations.
 pub struct Budget {
@@ -49,13 +52,12 @@ pub struct Standing {
 
 /// Events of the last seconds: a number for each second, with the second that it is of in the upper half.
 #[derive(Default)]
-struct Count([AtomicU64; WINDOW as usize]);
+struct Count([AtomicU64; SLOTS]);
 
 impl Count {
     fn add(&self, second: u64) {
-        // A window holds fewer seconds than the remainder can name.
-        #[expect(clippy::cast_possible_truncation, reason = "a remainder by the number of slots")]
-        let Some(slot) = self.0.get((second % WINDOW) as usize) else { return };
+        let at = usize::try_from(second % WINDOW).unwrap_or_default();
+        let Some(slot) = self.0.get(at) else { return };
         let _ = slot.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |old| {
             Some(if old >> 32 == second { old + 1 } else { (second << 32) | 1 })
         });

@@ -86,6 +86,7 @@ pub struct Upstream {
     received: Arc<Mutex<Vec<Received>>>,
     errors: Arc<AtomicUsize>,
     stopped: Arc<AtomicBool>,
+    streams: Arc<Mutex<Vec<TcpStream>>>,
 }
 
 impl Upstream {
@@ -102,15 +103,18 @@ impl Upstream {
             received: Arc::default(),
             errors: Arc::default(),
             stopped: Arc::default(),
+            streams: Arc::default(),
         };
         let (received, errors, stopped) =
             (Arc::clone(&upstream.received), Arc::clone(&upstream.errors), Arc::clone(&upstream.stopped));
+        let streams = Arc::clone(&upstream.streams);
         let script: Arc<Script> = Arc::new(script);
         std::thread::spawn(move || {
             for (at, stream) in listener.incoming().flatten().enumerate() {
                 if stopped.load(Ordering::SeqCst) {
                     return;
                 }
+                streams.lock().unwrap().extend(stream.try_clone());
                 let (received, errors, script, stopped) =
                     (Arc::clone(&received), Arc::clone(&errors), Arc::clone(&script), Arc::clone(&stopped));
                 std::thread::spawn(move || {
@@ -135,6 +139,16 @@ impl Upstream {
 
     pub fn address(&self) -> &str {
         &self.address
+    }
+
+    /// Ends as a process does that is killed: nobody listens any more, and connections break off wherever they are.
+    pub fn kill(&self) {
+        self.stopped.store(true, Ordering::SeqCst);
+        let _ = TcpStream::connect(&self.address);
+        super::eventually("nobody listens", || TcpStream::connect(&self.address).is_err().then_some(()));
+        for stream in self.streams.lock().unwrap().drain(..) {
+            let _ = stream.shutdown(Shutdown::Both);
+        }
     }
 
     /// All requests so far.

@@ -72,6 +72,26 @@ fn a_retry_goes_elsewhere_where_it_can() {
 }
 
 #[test]
+fn whether_there_is_another_endpoint_is_known() {
+    let registry = Arc::new(Registry::default());
+    let pool = registry.pool("erp", members(&["127.0.0.1:1", "127.0.0.1:2"]), in_turn());
+    let has = |list: &[&str]| pool.has_another(&tried(list), Instant::now());
+    assert_eq!((has(&[]), has(&["127.0.0.1:1"]), has(&["127.0.0.1:1", "127.0.0.1:2"])), (true, true, false));
+    for _ in 0..8 {
+        let both = tried(&["127.0.0.1:1", "127.0.0.1:2"]);
+        let chosen = pool.choose(&Wish::default(), &both, Instant::now()).unwrap();
+        assert_eq!(chosen.address.port(), 1, "not the last one where there is another");
+    }
+}
+
+#[test]
+fn a_budget_belongs_to_a_name() {
+    let registry = Registry::default();
+    let budget = registry.budget("erp");
+    assert!(Arc::ptr_eq(&budget, &registry.budget("erp")) && !Arc::ptr_eq(&budget, &registry.budget("crm")));
+}
+
+#[test]
 fn a_slow_start_begins_with_a_tenth() {
     let registry = Arc::new(Registry::default());
     for rule in [Rule::InTurn, Rule::LessBusy, Rule::ByHash] {
