@@ -18,6 +18,7 @@ pub mod oauth2;
 mod plugin;
 mod reply;
 mod state;
+mod store;
 mod suggest;
 mod tasks;
 
@@ -34,5 +35,6 @@ pub use needs::{BodyNeed, MediaTypes, NeededParam, Needs, Overflow};
 pub use plugin::{Decision, Deps, InvalidConfig, Outcome, Plugin, PluginConfig};
 pub use reply::{Content, Problem, Reply};
 pub use state::SharedState;
+pub use store::{NoServer, NoStore, SharedScript, SharedStore};
 pub use suggest::suggest;
 pub use tasks::{Task, Tasks};
