@@ -1,10 +1,6 @@
 //! Whose units are used: what a policy tells callers apart by.
 
-use std::{
-    borrow::Cow,
-    hash::{Hash as _, Hasher},
-    net::IpAddr,
-};
+use std::{borrow::Cow, hash::Hasher, net::IpAddr};
 
 use crossway_plugin_api::{Ctx, config::FieldName};
 use http::HeaderName;
@@ -64,20 +60,20 @@ impl Part {
     }
 
     /// Adds its value to a hash; `false` if the request has none, and nothing was added.
-    fn hash_of(&self, req: &RequestHeader, ctx: &Ctx, prefix: u8, into: &mut impl Hasher) -> bool {
-        let texts = match self {
+    fn hash_of(&self, req: &RequestHeader, ctx: &Ctx, prefix: u8, into: &mut impl Feed) -> bool {
+        let known = match self {
             Self::Client => {
-                client(ctx.client, prefix).hash(into);
+                address(ctx.client, prefix, into);
                 return true;
             }
             Self::Header(name) => {
-                let mut count = 0_usize;
+                let mut values = 0;
                 for value in req.headers.get_all(name) {
-                    value.as_bytes().hash(into);
-                    count += 1;
+                    text(value.as_bytes(), into);
+                    values += 1;
                 }
-                count.hash(into);
-                return count > 0;
+                count(values, into);
+                return values > 0;
             }
             Self::Claim(path) => {
                 let claim = ctx.claims.as_ref().and_then(|claims| claims.get(path));
@@ -89,19 +85,69 @@ impl Part {
             Self::Route => Some(ctx.route.as_deref().unwrap_or_default()),
             Self::Param(name) => Some(ctx.param(name).unwrap_or_default()),
         };
-        texts.inspect(|text| text.hash(into)).is_some()
+        known.inspect(|known| text(known.as_bytes(), into)).is_some()
+    }
+
+    /// As it is written.
+    pub(super) fn written(&self) -> Cow<'static, str> {
+        match self {
+            Self::Client => "client".into(),
+            Self::Consumer => "consumer".into(),
+            Self::Group => "group".into(),
+            Self::Route => "route".into(),
+            Self::Claim(path) => format!("claim:{path}").into(),
+            Self::Header(name) => format!("header:{name}").into(),
+            Self::Param(name) => format!("param:{name}").into(),
+        }
     }
 }
 
+/// A hash that is fed with bytes. `Hash` of the standard library would feed other ones on another machine or in another
+/// release, and gateways that share a store must agree.
+pub(super) trait Feed {
+    fn feed(&mut self, bytes: &[u8]);
+}
+
+impl<H: Hasher> Feed for H {
+    fn feed(&mut self, bytes: &[u8]) {
+        self.write(bytes);
+    }
+}
+
+/// Adds a text, and where it ends.
+pub(super) fn text(text: &[u8], into: &mut impl Feed) {
+    count(text.len(), into);
+    into.feed(text);
+}
+
+/// Adds a number of things.
+pub(super) fn count(count: usize, into: &mut impl Feed) {
+    into.feed(&(count as u64).to_le_bytes());
+}
+
 /// A text, a number or a boolean; nothing else names a caller.
-fn hash_claim(claim: &Value, into: &mut impl Hasher) -> bool {
+fn hash_claim(claim: &Value, into: &mut impl Feed) -> bool {
     match claim {
-        Value::String(text) => text.hash(into),
-        Value::Number(number) => number.hash(into),
-        Value::Bool(is_so) => is_so.hash(into),
+        Value::String(claim) => {
+            into.feed(b"s");
+            text(claim.as_bytes(), into);
+        }
+        Value::Number(number) => {
+            into.feed(b"n");
+            text(number.to_string().as_bytes(), into);
+        }
+        Value::Bool(is_so) => into.feed(&[b'b', u8::from(*is_so)]),
         Value::Null | Value::Array(_) | Value::Object(_) => return false,
     }
     true
+}
+
+/// Adds the address that counts.
+fn address(whole: IpAddr, prefix: u8, into: &mut impl Feed) {
+    match client(whole, prefix) {
+        IpAddr::V4(address) => into.feed(&address.octets()),
+        IpAddr::V6(address) => into.feed(&address.octets()),
+    }
 }
 
 /// The address that counts: all of IPv4, and the first bits of IPv6.
@@ -127,16 +173,16 @@ pub(super) struct Parts {
 
 impl Parts {
     /// Adds what tells the caller apart to a hash; `None` if a part is missing that must be there.
-    pub(super) fn hash(&self, req: &RequestHeader, ctx: &Ctx, mut into: impl Hasher) -> Option<u64> {
+    pub(super) fn hash(&self, req: &RequestHeader, ctx: &Ctx, into: &mut impl Feed) -> Option<()> {
         for part in &self.all {
-            let is_there = part.hash_of(req, ctx, self.ipv6_prefix, &mut into);
+            let is_there = part.hash_of(req, ctx, self.ipv6_prefix, into);
             if !is_there && !self.anonymous {
                 return None;
             }
             // Without this, a value could look like the lack of one.
-            is_there.hash(&mut into);
+            into.feed(&[is_there.into()]);
         }
-        Some(into.finish())
+        Some(())
     }
 }
 
