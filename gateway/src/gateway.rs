@@ -14,7 +14,7 @@ use crate::{
     front::{admission::Admission, pressure::Pressure, tls::Tables},
     keys::Keys,
     snapshot::Snapshot,
-    store::Stores,
+    store::{Scripts, Stores},
     telemetry::{access_log::AccessLog, audit::AuditLog, metrics::Metrics},
     upstream::{Registry, exchange::Exchange},
 };
@@ -33,6 +33,8 @@ pub struct Gateway {
     pub lent: Deps,
     /// Where state is kept; there once the process starts to serve.
     pub stores: OnceLock<Stores>,
+    /// Scripts of plugins on the server that gateways share.
+    pub scripts: Scripts,
     /// API keys that were issued at run time.
     pub keys: Arc<Keys>,
     /// Counters and histograms.

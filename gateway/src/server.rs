@@ -30,7 +30,7 @@ use crate::{
     proxy::Proxy,
     reload::{self, Origin, Reloader},
     snapshot::{Snapshot, Surroundings},
-    store::{StoreError, Stores},
+    store::{Scripts, StoreError, Stores},
     telemetry::{
         Logs,
         access_log::AccessLog,
@@ -89,6 +89,7 @@ pub struct Lasting {
     tables: Arc<Tables>,
     metrics: Arc<Metrics>,
     keys: Arc<Keys>,
+    scripts: Scripts,
     lent: Deps,
 }
 
@@ -96,13 +97,15 @@ impl Default for Lasting {
     fn default() -> Self {
         let metrics = Metrics::new();
         let keys = Arc::new(Keys::new(Clock::default()));
+        let scripts = Scripts::default();
         let lent = Deps {
             issued: Arc::<Keys>::clone(&keys),
             fetch: Arc::new(Client::default()),
+            shared: Some(Arc::new(scripts.clone())),
             metrics: metrics.plugin_events.clone(),
             ..Deps::default()
         };
-        Self { registry: Arc::default(), tables: Arc::default(), metrics, keys, lent }
+        Self { registry: Arc::default(), tables: Arc::default(), metrics, keys, scripts, lent }
     }
 }
 
@@ -124,7 +127,7 @@ pub struct Server {
 impl Server {
     /// Builds the gateway around a compiled configuration.
     pub fn new(snapshot: Snapshot, lasting: Lasting, origin: Origin, threads: usize) -> Self {
-        let Lasting { registry, tables, metrics, keys, lent } = lasting;
+        let Lasting { registry, tables, metrics, keys, scripts, lent } = lasting;
         let admission = Admission::default();
         let conf = Arc::new(ServerConf {
             threads,
@@ -140,6 +143,7 @@ impl Server {
             exchange,
             lent,
             stores: OnceLock::new(),
+            scripts,
             keys,
             access_log: AccessLog::new(&metrics),
             audit: AuditLog::new(&metrics),
@@ -232,8 +236,12 @@ impl Server {
     }
 
     fn stores(&self, snapshot: &Snapshot) -> Result<Stores, Ended> {
-        let stores = Stores::new(&snapshot.stores, &self.gateway.metrics.store_errors)
+        let metrics = &self.gateway.metrics;
+        let stores = Stores::new(&snapshot.stores, &metrics.store_errors, &metrics.store_up)
             .map_err(|error| refused(snapshot, "/stores/shared", error))?;
+        if let Some(server) = &stores.shared {
+            self.gateway.scripts.run_on(Arc::clone(server));
+        }
         Ok(self.gateway.stores.get_or_init(|| stores).clone())
     }
 

@@ -8,8 +8,8 @@ use std::{
 };
 
 use crossway_plugin_api::{
-    Claims, ClientCertificate, Consumer, ConsumerDirectory, Credential, Ctx, Decision, Deps, Digest256,
-    PluginConfig as _, config::Sha256Hex,
+    Claims, ClientCertificate, Consumer, ConsumerDirectory, Credential, Ctx, Decision, Deps, Digest256, NoServer,
+    PluginConfig as _, SharedStore, config::Sha256Hex,
 };
 use ring::digest::{SHA256, digest};
 use serde_json::{Map, Value, json};
@@ -60,7 +60,8 @@ fn deps(name: &str) -> Deps {
             consumers.add_credential(Credential::ApiKey(digest.0), &holder).unwrap();
         }
     }
-    Deps { consumers: Arc::new(consumers), ..Deps::default() }
+    let shared = config["stores"]["shared"].is_object().then(|| Arc::new(NoServer) as Arc<dyn SharedStore>);
+    Deps { consumers: Arc::new(consumers), shared, ..Deps::default() }
 }
 
 /// The schemas of the plugins' settings, by name.

@@ -1,11 +1,6 @@
 //! What tells callers apart, for plugins that count.
 
-use std::{
-    borrow::Cow,
-    hash::{Hash as _, Hasher},
-    net::IpAddr,
-    ops::RangeInclusive,
-};
+use std::{borrow::Cow, hash::Hasher, net::IpAddr, ops::RangeInclusive};
 
 use crossway_plugin_api::{Ctx, InvalidConfig, config::FieldName};
 use http::HeaderName;
@@ -17,7 +12,7 @@ use serde_json::Value;
 /// Bits of an IPv6 address that count.
 const PREFIX: RangeInclusive<u8> = 16..=128;
 /// What one subscriber has.
-const DEFAULT_PREFIX: u8 = 64;
+pub(crate) const DEFAULT_PREFIX: u8 = 64;
 const MAX_PARTS: usize = 8;
 
 /// What becomes of a request that lacks a part of the key.
@@ -82,20 +77,20 @@ impl Part {
     }
 
     /// Adds its value to a hash; `false` if the request has none, and nothing was added.
-    fn hash_of(&self, req: &RequestHeader, ctx: &Ctx, prefix: u8, into: &mut impl Hasher) -> bool {
-        let texts = match self {
+    fn hash_of(&self, req: &RequestHeader, ctx: &Ctx, prefix: u8, into: &mut impl Feed) -> bool {
+        let known = match self {
             Self::Client => {
-                client(ctx.client, prefix).hash(into);
+                address(ctx.client, prefix, into);
                 return true;
             }
             Self::Header(name) => {
-                let mut count = 0_usize;
+                let mut values = 0;
                 for value in req.headers.get_all(name) {
-                    value.as_bytes().hash(into);
-                    count += 1;
+                    text(value.as_bytes(), into);
+                    values += 1;
                 }
-                count.hash(into);
-                return count > 0;
+                count(values, into);
+                return values > 0;
             }
             Self::Claim(path) => {
                 let claim = ctx.claims.as_ref().and_then(|claims| claims.get(path));
@@ -107,19 +102,69 @@ impl Part {
             Self::Route => Some(ctx.route.as_deref().unwrap_or_default()),
             Self::Param(name) => Some(ctx.param(name).unwrap_or_default()),
         };
-        texts.inspect(|text| text.hash(into)).is_some()
+        known.inspect(|known| text(known.as_bytes(), into)).is_some()
+    }
+
+    /// As it is written.
+    pub(crate) fn written(&self) -> Cow<'static, str> {
+        match self {
+            Self::Client => "client".into(),
+            Self::Consumer => "consumer".into(),
+            Self::Group => "group".into(),
+            Self::Route => "route".into(),
+            Self::Claim(path) => format!("claim:{path}").into(),
+            Self::Header(name) => format!("header:{name}").into(),
+            Self::Param(name) => format!("param:{name}").into(),
+        }
     }
 }
 
+/// A hash that is fed with bytes. `Hash` of the standard library would feed other ones on another machine or in another
+/// release, and gateways that share a store must agree.
+pub(crate) trait Feed {
+    fn feed(&mut self, bytes: &[u8]);
+}
+
+impl<H: Hasher> Feed for H {
+    fn feed(&mut self, bytes: &[u8]) {
+        self.write(bytes);
+    }
+}
+
+/// Adds a text, and where it ends.
+pub(crate) fn text(text: &[u8], into: &mut impl Feed) {
+    count(text.len(), into);
+    into.feed(text);
+}
+
+/// Adds a number of things.
+pub(crate) fn count(count: usize, into: &mut impl Feed) {
+    into.feed(&(count as u64).to_le_bytes());
+}
+
 /// A text, a number or a boolean; nothing else names a caller.
-fn hash_claim(claim: &Value, into: &mut impl Hasher) -> bool {
+fn hash_claim(claim: &Value, into: &mut impl Feed) -> bool {
     match claim {
-        Value::String(text) => text.hash(into),
-        Value::Number(number) => number.hash(into),
-        Value::Bool(is_so) => is_so.hash(into),
+        Value::String(claim) => {
+            into.feed(b"s");
+            text(claim.as_bytes(), into);
+        }
+        Value::Number(number) => {
+            into.feed(b"n");
+            text(number.to_string().as_bytes(), into);
+        }
+        Value::Bool(is_so) => into.feed(&[b'b', u8::from(*is_so)]),
         Value::Null | Value::Array(_) | Value::Object(_) => return false,
     }
     true
+}
+
+/// Adds the address that counts.
+fn address(whole: IpAddr, prefix: u8, into: &mut impl Feed) {
+    match client(whole, prefix) {
+        IpAddr::V4(address) => into.feed(&address.octets()),
+        IpAddr::V6(address) => into.feed(&address.octets()),
+    }
 }
 
 /// The address that counts: all of IPv4, and the first bits of IPv6.
@@ -177,16 +222,16 @@ impl Parts {
     }
 
     /// Adds what tells the caller apart to a hash; `None` if a part is missing that must be there.
-    pub(crate) fn hash(&self, req: &RequestHeader, ctx: &Ctx, mut into: impl Hasher) -> Option<u64> {
+    pub(crate) fn hash(&self, req: &RequestHeader, ctx: &Ctx, into: &mut impl Feed) -> Option<()> {
         for part in &self.all {
-            let is_there = part.hash_of(req, ctx, self.ipv6_prefix, &mut into);
+            let is_there = part.hash_of(req, ctx, self.ipv6_prefix, into);
             if !is_there && !self.anonymous {
                 return None;
             }
             // Without this, a value could look like the lack of one.
-            is_there.hash(&mut into);
+            into.feed(&[is_there.into()]);
         }
-        Some(into.finish())
+        Some(())
     }
 }
 

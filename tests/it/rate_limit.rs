@@ -1,5 +1,8 @@
 //! Limits as clients meet them.
 
+mod script;
+mod shared;
+
 use std::{
     thread,
     time::{SystemTime, UNIX_EPOCH},

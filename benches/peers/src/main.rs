@@ -3,6 +3,7 @@
 mod answer;
 mod bare;
 mod certificate;
+mod limit;
 mod load;
 mod origin;
 mod tokens;
@@ -32,6 +33,8 @@ enum Program {
     Tokens(tokens::Settings),
     /// Keep-alive connections that each send the next request when they have the answer to the last.
     Load(load::Settings),
+    /// What a decision in a shared store adds to a request, beside a bare GET on the same server.
+    Limit(limit::Settings),
     /// Connections that each make one request and then stay idle until standard input ends.
     Idle(load::idle::Settings),
 }
@@ -45,6 +48,7 @@ fn main() -> anyhow::Result<()> {
         Program::Bare(settings) => bare::run(&settings),
         Program::Origin(settings) => origin::run(&settings),
         Program::Load(settings) => load::run(settings),
+        Program::Limit(settings) => limit::run(&settings),
         Program::Idle(settings) => load::idle::run(&settings),
     }
 }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use prometheus::{IntCounterVec, Opts};
+use prometheus::{IntCounterVec, IntGaugeVec, Opts};
 
 use super::*;
 use crate::store::{self, local::Place};
@@ -21,7 +21,8 @@ fn stores(path: &std::path::Path) -> Stores {
     let plan =
         store::Plan { local: Some(Place { path: path.join("store"), max_size: 64 << 20 }), ..store::Plan::default() };
     let errors = IntCounterVec::new(Opts::new("errors", "errors"), &["store"]).unwrap();
-    Stores::new(&plan, &errors).unwrap()
+    let up = IntGaugeVec::new(Opts::new("up", "up"), &["store"]).unwrap();
+    Stores::new(&plan, &errors, &up).unwrap()
 }
 
 async fn open(path: &std::path::Path, clock: &Clock) -> Fixture {

@@ -248,6 +248,9 @@ impl Snapshot {
         compiler.admin();
         compiler.runtime();
         let stores = compiler.stores();
+        if loaded.config.stores.shared.is_none() {
+            compiler.deps.shared = None;
+        }
         let keys = compiler.keys();
         let listeners = compiler.listeners();
         let upstreams = compiler.upstreams();

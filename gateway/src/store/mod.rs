@@ -4,14 +4,17 @@
 //! and scripts in Redis. Nothing here is touched by a request that can do without it.
 
 mod bounded;
+mod circuit;
 pub mod local;
+mod scripts;
 pub mod shared;
 
 use std::sync::Arc;
 
-use prometheus::IntCounterVec;
+use prometheus::{IntCounterVec, IntGaugeVec};
 
 pub use local::Local;
+pub use scripts::Scripts;
 pub use shared::Shared;
 
 /// What the configuration says of the stores, checked; nothing is open yet.
@@ -33,12 +36,13 @@ pub struct Stores {
 }
 
 impl Stores {
-    /// The stores that are planned, with a counter of failures by store. Needs a runtime; waits for nothing.
-    pub fn new(plan: &Plan, errors: &IntCounterVec) -> Result<Self, String> {
+    /// The stores that are planned, with a counter of failures by store, and whether each is up. Needs a runtime; waits for
+    /// nothing.
+    pub fn new(plan: &Plan, errors: &IntCounterVec, up: &IntGaugeVec) -> Result<Self, String> {
         let failed = |store: &str| errors.with_label_values(&[store]);
         let local = plan.local.clone().map(|place| Arc::new(Local::new(place, failed("local"))));
-        let shared =
-            plan.shared.as_ref().map(|server| Shared::new(server, failed("shared")).map(Arc::new)).transpose()?;
+        let is_up = || up.with_label_values(&["shared"]);
+        let shared = plan.shared.as_ref().map(|server| Shared::new(server, failed("shared"), is_up())).transpose()?;
         Ok(Self { local, shared })
     }
 }

@@ -2,25 +2,36 @@
 
 use std::{
     fmt,
-    sync::atomic::{AtomicBool, AtomicU64, Ordering},
+    sync::{
+        Arc, Weak,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
     time::{Duration, Instant},
 };
 
-use prometheus::IntCounter;
+use arc_swap::ArcSwap;
+use parking_lot::Mutex;
+use prometheus::{IntCounter, IntGauge};
 use redis::{
-    Client, Cmd, ConnectionAddr, ConnectionInfo, IntoConnectionInfo as _, Pipeline, RedisError, RedisFuture,
+    Client, Cmd, ConnectionAddr, ConnectionInfo, ErrorKind, IntoConnectionInfo as _, Pipeline, RedisError, RedisFuture,
     RedisResult, TlsCertificates, Value,
     aio::{ConnectionLike, ConnectionManager, ConnectionManagerConfig},
     cluster::{ClusterClient, ClusterConfig},
     cluster_async::ClusterConnection,
 };
+use tokio::{sync::Notify, time::timeout};
 
-use super::StoreError;
+use super::{StoreError, circuit::Circuit};
 
 /// Time to connect, TLS included.
 const CONNECT: Duration = Duration::from_secs(2);
-/// Longest pause between two attempts to connect.
+/// Longest pause between two attempts to connect, and the one between two questions to a server that is down.
 const RECONNECT: Duration = Duration::from_millis(200);
+/// How many of these questions fail until another connection is tried: the old one may lead to nowhere, or to a server that
+/// is no longer the right one.
+const RENEW: u32 = 5;
+/// The key that is written to see whether the server is back, where no other is known.
+const PROBE: &[u8] = b"crossway:{probe}";
 
 /// Where the server is, checked.
 #[derive(Clone)]
@@ -68,14 +79,21 @@ impl fmt::Debug for Server {
 }
 
 /// A server that gateways share. It connects when it is first used, and again whenever the connection is lost; its
-/// connection carries many exchanges at a time.
+/// connection carries many exchanges at a time. When it fails, it is followed in the background until it is back.
 pub struct Shared {
-    connection: Connection,
+    server: Server,
+    connection: ArcSwap<Connection>,
     errors: IntCounter,
-    timeout: Duration,
+    up: IntGauge,
+    circuit: Circuit,
+    /// Tells who follows the server that it is down, or that nobody wants it any more.
+    wake: Arc<Notify>,
+    /// A key near the one that failed last.
+    probe: Mutex<Vec<u8>>,
     /// When the last failure was logged, in milliseconds after `began`, plus one.
     complained: AtomicU64,
-    down: AtomicBool,
+    /// A failure was logged, and not yet that the server is back.
+    failing: AtomicBool,
     began: Instant,
 }
 
@@ -90,41 +108,81 @@ pub enum Connection {
 
 impl Shared {
     /// Connects to nothing yet. Needs a runtime.
-    pub fn new(server: &Server, errors: IntCounter) -> Result<Self, String> {
+    pub fn new(server: &Server, errors: IntCounter, up: IntGauge) -> Result<Arc<Self>, String> {
         let connection = connection(server).map_err(|error| error.to_string())?;
-        let (complained, down) = (AtomicU64::new(0), AtomicBool::new(false));
-        Ok(Self { connection, errors, timeout: server.timeout, complained, down, began: Instant::now() })
+        up.set(1);
+        let shared = Arc::new(Self {
+            server: server.clone(),
+            connection: ArcSwap::from_pointee(connection),
+            errors,
+            up,
+            circuit: Circuit::default(),
+            wake: Arc::default(),
+            probe: Mutex::new(PROBE.to_vec()),
+            complained: AtomicU64::new(0),
+            failing: AtomicBool::new(false),
+            began: Instant::now(),
+        });
+        tokio::spawn(follow(Arc::downgrade(&shared), Arc::clone(&shared.wake)));
+        Ok(shared)
     }
 
     /// A handle for commands, pipelines and scripts. What they give goes to [`Self::within`].
     pub fn connection(&self) -> Connection {
-        self.connection.clone()
+        Connection::clone(&self.connection.load())
+    }
+
+    /// Whether the server is known to be down. Who can do without it does not ask it then; it is back once it has answered
+    /// to who follows it.
+    pub fn is_down(&self) -> bool {
+        self.circuit.is_open()
     }
 
     /// The answer of an exchange, if it comes in time. That the server is down is logged, at most once a second, and so is
     /// that it is back.
     pub async fn within<T>(&self, exchange: impl Future<Output = RedisResult<T>>) -> Result<T, StoreError> {
-        let answered = match tokio::time::timeout(self.timeout, exchange).await {
-            Ok(answered) => answered.map_err(|error| error.to_string()),
-            Err(_) => Err(format!("no answer within {:?}", self.timeout)),
+        self.within_at(None, exchange).await
+    }
+
+    /// The same, of an exchange about this key: it says where in a cluster a failure is.
+    pub async fn within_at<T>(
+        &self,
+        key: Option<&[u8]>,
+        exchange: impl Future<Output = RedisResult<T>>,
+    ) -> Result<T, StoreError> {
+        let answered = match timeout(self.server.timeout, exchange).await {
+            Ok(answered) => answered.map_err(|error| (is_broken(&error), error.to_string())),
+            Err(_) => Err((false, format!("no answer within {:?}", self.server.timeout))),
         };
         match answered {
             Ok(answer) => {
-                if self.down.load(Ordering::Relaxed) && self.down.swap(false, Ordering::Relaxed) {
-                    tracing::info!("the shared store answers again");
+                self.circuit.succeeded();
+                if !self.is_down() {
+                    self.note_return();
                 }
                 Ok(answer)
             }
-            Err(error) => {
+            Err((broken, error)) => {
                 self.complain(&error);
+                if self.circuit.failed(broken) {
+                    *self.probe.lock() = key.map_or_else(|| PROBE.to_vec(), |key| [tagged(key), b":probe"].concat());
+                    self.up.set(0);
+                    self.wake.notify_one();
+                }
                 Err(StoreError::Failed(error))
             }
         }
     }
 
+    fn note_return(&self) {
+        if self.failing.load(Ordering::Relaxed) && self.failing.swap(false, Ordering::Relaxed) {
+            tracing::info!("the shared store answers again");
+        }
+    }
+
     fn complain(&self, error: &str) {
         self.errors.inc();
-        self.down.store(true, Ordering::Relaxed);
+        self.failing.store(true, Ordering::Relaxed);
         let now = u64::try_from(self.began.elapsed().as_millis()).unwrap_or(u64::MAX).saturating_add(1);
         let last = self.complained.load(Ordering::Relaxed);
         let due = last == 0 || now.saturating_sub(last) >= 1000;
@@ -132,11 +190,68 @@ impl Shared {
             tracing::error!(error, "the shared store fails");
         }
     }
+
+    /// Whether the server can be reached, takes what is written, and answers in time.
+    async fn is_back(&self) -> bool {
+        let (mut connection, key) = (self.connection(), self.probe.lock().clone());
+        let mut write = redis::cmd("SET");
+        write.arg(key).arg(1).arg("PX").arg(1000);
+        // Nobody waits for this one: a connection may take longer than an exchange.
+        let reached = timeout(CONNECT, write.exec_async(&mut connection)).await;
+        matches!(reached, Ok(Ok(())))
+            && matches!(timeout(self.server.timeout, write.exec_async(&mut connection)).await, Ok(Ok(())))
+    }
+
+    /// Begins again with a new connection.
+    fn renew(&self) {
+        if let Ok(connection) = connection(&self.server) {
+            self.connection.store(Arc::new(connection));
+        }
+    }
+}
+
+impl Drop for Shared {
+    fn drop(&mut self) {
+        self.wake.notify_one();
+    }
+}
+
+/// Asks a server that is down again and again, until it is back; and waits until it is down again.
+async fn follow(shared: Weak<Shared>, wake: Arc<Notify>) {
+    loop {
+        wake.notified().await;
+        let mut failed = 0_u32;
+        loop {
+            let Some(shared) = shared.upgrade() else { return };
+            if shared.is_back().await {
+                shared.up.set(1);
+                shared.circuit.close();
+                shared.note_return();
+                break;
+            }
+            failed = failed.wrapping_add(1);
+            if failed.is_multiple_of(RENEW) {
+                shared.renew();
+            }
+            drop(shared);
+            tokio::time::sleep(RECONNECT).await;
+        }
+    }
+}
+
+/// Whether an error says that the connection is no good, and not that the server is slow or does not want to.
+fn is_broken(error: &RedisError) -> bool {
+    !error.is_timeout() && !matches!(error.kind(), ErrorKind::Server(_))
+}
+
+/// A key up to the end of its hash tag.
+fn tagged(key: &[u8]) -> &[u8] {
+    key.iter().position(|byte| *byte == b'}').map_or(key, |end| &key[..=end])
 }
 
 impl fmt::Debug for Shared {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Shared").field("timeout", &self.timeout).finish_non_exhaustive()
+        f.debug_struct("Shared").field("timeout", &self.server.timeout).finish_non_exhaustive()
     }
 }
 

@@ -65,6 +65,8 @@ pub struct Metrics {
     generation: IntGauge,
     /// Failures of stores: of the file, and of the server.
     pub store_errors: IntCounterVec,
+    /// Whether the server answers.
+    pub store_up: IntGaugeVec,
     /// API keys that were issued, those that have ended included.
     pub issued_keys: IntGauge,
     /// What is known of memory.
@@ -98,6 +100,8 @@ impl Metrics {
         let counter = |name: &str, help: &str| registered(r, IntCounter::new(name, help));
         let counters =
             |name: &str, help: &str, labels: &[&str]| registered(r, IntCounterVec::new(Opts::new(name, help), labels));
+        let gauge = |name: &str, help: &str| registered(r, IntGauge::new(name, help));
+        let time = |name: &str, help: &str| registered(r, Gauge::new(name, help));
         let gauges =
             |name: &str, help: &str, labels: &[&str]| registered(r, IntGaugeVec::new(Opts::new(name, help), labels));
         let shown = |name: &str, help: &str, labels: [&'static str; 2]| Shown::new(gauges(name, help, &labels), labels);
@@ -220,24 +224,20 @@ impl Metrics {
                 &["algorithm"],
             ),
             config_info: gauges("crossway_config_info", "1 for the configuration in force.", &["hash"]),
-            last_reload: registered(
-                r,
-                Gauge::new(
-                    "crossway_config_last_reload_timestamp_seconds",
-                    "When the configuration in force was put in force.",
-                ),
+            last_reload: time(
+                "crossway_config_last_reload_timestamp_seconds",
+                "When the configuration in force was put in force.",
             ),
-            generation: registered(
-                r,
-                IntGauge::new("crossway_config_generation", "Number of the configuration in force, counted from 1."),
-            ),
+            generation: gauge("crossway_config_generation", "Number of the configuration in force, counted from 1."),
             store_errors: counters("crossway_store_errors_total", "Exchanges with a store that failed.", &["store"]),
-            issued_keys: registered(
-                r,
-                IntGauge::new("crossway_issued_keys", "API keys that were issued, those that have ended included."),
+            store_up: gauges(
+                "crossway_store_up",
+                "1 while a store answers, 0 while it is known to be down.",
+                &["store"],
             ),
+            issued_keys: gauge("crossway_issued_keys", "API keys that were issued, those that have ended included."),
             pressure: PressureMetrics::new(r),
-            in_flight: registered(r, IntGauge::new("crossway_requests_in_flight", "Requests being served now.")),
+            in_flight: gauge("crossway_requests_in_flight", "Requests being served now."),
             access_log_dropped: counter("crossway_access_log_dropped_total", "Access log lines that were lost."),
             audit_log_dropped: counter("crossway_audit_log_dropped_total", "Audit records that were lost."),
             panics: counter("crossway_panics_total", "Panics caught in the request path."),
@@ -248,8 +248,7 @@ impl Metrics {
         }
         let build = gauges("crossway_build_info", "1 for this build.", &["version"]);
         build.with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1);
-        let started = registered(r, Gauge::new("crossway_start_timestamp_seconds", "When the process started."));
-        started.set(now());
+        time("crossway_start_timestamp_seconds", "When the process started.").set(now());
         Arc::new(metrics)
     }
 

@@ -20,6 +20,7 @@ mod places;
 mod plugin;
 mod reply;
 mod state;
+mod store;
 mod suggest;
 mod tasks;
 
@@ -38,5 +39,6 @@ pub use places::{NoPlace, Place, Places, Room};
 pub use plugin::{Decision, Deps, InvalidConfig, Outcome, Plugin, PluginConfig};
 pub use reply::{Content, Problem, Reply};
 pub use state::SharedState;
+pub use store::{NoServer, NoStore, SharedScript, SharedStore};
 pub use suggest::suggest;
 pub use tasks::{Task, Tasks};

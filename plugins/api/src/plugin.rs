@@ -9,7 +9,7 @@ use pingora_http::{RequestHeader, ResponseHeader};
 
 use crate::{
     Clock, ConsumerDirectory, Ctx, Fault, Fetch, IssuedKeys, MetricsScope, Needs, NoFetch, NoIssuedKeys, Reply,
-    SharedState, Tasks, suggest,
+    SharedState, SharedStore, Tasks, suggest,
 };
 
 /// The configuration of one plugin, and the only way to make one.
@@ -105,6 +105,8 @@ pub struct Deps {
     pub fetch: Arc<dyn Fetch>,
     /// State that survives a reload.
     pub state: SharedState,
+    /// The server that gateways share, where the configuration names one.
+    pub shared: Option<Arc<dyn SharedStore>>,
     /// Work in the background.
     pub tasks: Tasks,
     /// What the plugin counts.
@@ -123,6 +125,7 @@ impl Default for Deps {
             clock: Clock::default(),
             fetch: Arc::new(NoFetch),
             state: SharedState::default(),
+            shared: None,
             tasks: Tasks::default(),
             metrics: MetricsScope::default(),
             entry: Arc::default(),

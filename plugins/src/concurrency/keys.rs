@@ -2,7 +2,7 @@
 
 use std::{
     collections::HashMap,
-    hash::{BuildHasher as _, Hash as _, RandomState},
+    hash::{BuildHasher as _, Hash as _, Hasher as _, RandomState},
     sync::{
         Arc, Mutex, MutexGuard, PoisonError, Weak,
         atomic::{AtomicUsize, Ordering},
@@ -38,7 +38,8 @@ impl Keys {
         let mut hasher = self.hashes.build_hasher();
         // Where the key itself has changed with a reload, nobody finds the places of another.
         parts.all.hash(&mut hasher);
-        parts.hash(req, ctx, hasher)
+        parts.hash(req, ctx, &mut hasher)?;
+        Some(hasher.finish())
     }
 
     /// The key of this hash; `None` where it would be one more than `most`.

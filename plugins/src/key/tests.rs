@@ -1,4 +1,8 @@
-use std::{collections::BTreeMap, hash::RandomState, sync::Arc};
+use std::{
+    collections::BTreeMap,
+    hash::{BuildHasher as _, RandomState},
+    sync::Arc,
+};
 
 use crossway_plugin_api::{Claims, Consumer, PathParams};
 use serde_json::json;
@@ -24,8 +28,9 @@ impl Keys {
     }
 
     fn key(&self, req: &RequestHeader, ctx: &Ctx) -> Option<u64> {
-        use std::hash::BuildHasher as _;
-        self.parts.hash(req, ctx, self.hashes.build_hasher())
+        let mut hasher = self.hashes.build_hasher();
+        self.parts.hash(req, ctx, &mut hasher)?;
+        Some(hasher.finish())
     }
 }
 

@@ -106,3 +106,10 @@ pub(super) fn missing_key() -> Reply {
     let detail = "The request lacks something that its limit is counted by.";
     Reply::problem(StatusCode::FORBIDDEN, "rate_limit_key_missing", detail)
 }
+
+/// 503 where limits cannot be asked for, and nothing may pass without.
+pub(super) fn unknown() -> Reply {
+    let detail = "The limits of this service cannot be checked at the moment. Try again later.";
+    Reply::problem(StatusCode::SERVICE_UNAVAILABLE, "rate_limit_unavailable", detail)
+        .header(RETRY_AFTER, HeaderValue::from_static("1"))
+}

@@ -8,14 +8,19 @@ use http::HeaderName;
 use super::{
     Counters, Limiter,
     answer::Fields,
-    config::{self, Algorithm, Config, CostFrom, Mode},
+    config::{self, Algorithm, Config, CostFrom, Mode, OnStoreError, StoreKind},
     limit::{Limit, MOST},
     local::{Local, MAX_ASKS},
+    name::{Stem, common},
     period::Period,
     policy::{Cost, Identity, Notice, Policy, Side},
+    shared::Shared,
     store::Store,
 };
-use crate::{fields::below, key::Parts};
+use crate::{
+    fields::below,
+    key::{DEFAULT_PREFIX, Parts},
+};
 
 /// Fewest and most keys that are remembered.
 const ENTRIES: std::ops::RangeInclusive<u32> = 1_000..=50_000_000;
@@ -43,9 +48,31 @@ pub(super) fn limiter(config: Config, deps: &Deps) -> Built<Limiter> {
     let counters = Counters::new(&deps.metrics);
     let most = usize::try_from(config.max_entries).unwrap_or(usize::MAX);
     let local = deps.state.get_or_make(&format!("rate_limit {}", deps.entry), || Local::new(most));
-    let store = Store::Local { local, most, evicted: counters.evicted.clone() };
+    let shared = shared(&policies, config.on_store_error, deps)?;
+    let store = Store { local, most, shared, events: counters.stores.clone() };
     let fields = Fields::new(&config.headers);
     Ok(Limiter { policies: policies.into(), fields, store, clock: deps.clock.clone(), counters })
+}
+
+/// The store that gateways share, if a policy counts there.
+fn shared(policies: &[Policy], on_error: Option<OnStoreError>, deps: &Deps) -> Built<Option<Shared>> {
+    let counted = || policies.iter().filter(|policy| policy.stem.is_some());
+    let Some(at) = policies.iter().position(|policy| policy.stem.is_some()) else {
+        return match on_error {
+            None => Ok(None),
+            Some(_) => {
+                Err(InvalidConfig::new("on_store_error", "has no effect: no policy of this list has `store: shared`"))
+            }
+        };
+    };
+    let Some(server) = &deps.shared else {
+        return Err(InvalidConfig::new(format!("policies/{at}/store"), "needs `stores.shared`"));
+    };
+    // Two addresses that are one to some policy must have one tag.
+    let ipv6_prefix = counted().map(|policy| policy.parts.ipv6_prefix).min().unwrap_or(DEFAULT_PREFIX);
+    let all = common(counted().map(|policy| policy.parts.all.clone()));
+    let parts = Parts { all, ipv6_prefix, anonymous: true };
+    Ok(Some(Shared::new(server.as_ref(), (Stem::of_entry(&deps.entry), parts), on_error.unwrap_or_default())))
 }
 
 fn policy(written: config::Policy, place: &str, deps: &Deps) -> Built<Policy> {
@@ -63,8 +90,10 @@ fn policy(written: config::Policy, place: &str, deps: &Deps) -> Built<Policy> {
     }
     tiers.sort_by_key(|(_, limit)| std::cmp::Reverse(limit.quota()));
     let window = limit.is_window().then_some(written.per);
+    let identity = Identity { name: written.name.clone(), key: written.key.clone(), window };
     Ok(Policy {
-        identity: Identity { name: written.name.clone(), key: written.key.clone(), window },
+        stem: (written.store == StoreKind::Shared).then(|| Stem::of_entry(&deps.entry).policy(&identity)),
+        identity,
         parts: parts(&written, place)?,
         name: written.name,
         limit,

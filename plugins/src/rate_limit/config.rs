@@ -27,6 +27,11 @@ pub struct Config {
     #[serde(default = "max_entries")]
     #[schemars(range(min = 1_000, max = 50_000_000))]
     pub max_entries: u32,
+    /// What becomes of a request while the shared store does not answer: `allow_local` counts in this process, so that each
+    /// gateway lets through as much as the limit says; `allow` passes it by the policies that count there; `deny` answers
+    /// 503, unless all of those are in shadow mode. Policies that count in this process hold in any case. Only with a
+    /// policy that has `store: shared`. Default `allow_local`.
+    pub on_store_error: Option<OnStoreError>,
 }
 
 fn headers() -> Vec<Style> {
@@ -82,6 +87,10 @@ pub struct Policy {
     /// `enforce`.
     #[serde(default)]
     pub mode: Mode,
+    /// Where it is kept what was used: `local` is this process, `shared` the server of `stores.shared`, for all gateways
+    /// that name it and have this policy in an entry of the same name. Default `local`.
+    #[serde(default)]
+    pub store: StoreKind,
     /// What becomes of a request that lacks a part of the key: `deny` answers 403, `allow` passes it by this policy,
     /// `anonymous` counts it with all others that lack the same. Default `deny`.
     pub on_missing_key: Option<OnMissingKey>,
@@ -112,6 +121,27 @@ pub enum Mode {
     #[default]
     Enforce,
     Shadow,
+}
+
+/// Where it is kept what was used.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+#[expect(missing_docs, reason = "described where it is used, so that its schema stays a list of words")]
+pub enum StoreKind {
+    #[default]
+    Local,
+    Shared,
+}
+
+/// What becomes of a request while the shared store does not answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+#[expect(missing_docs, reason = "described where it is used, so that its schema stays a list of words")]
+pub enum OnStoreError {
+    #[default]
+    AllowLocal,
+    Allow,
+    Deny,
 }
 
 /// Where the cost of a single request stands. Exactly one of `request_header` and `response_header`.

@@ -6,6 +6,10 @@
 
 use super::period::Period;
 
+mod remote;
+
+pub(super) use remote::{ASKED, How, TOLD};
+
 const SECOND: u64 = 1_000_000_000;
 /// Longest time in which a rate is full again, in nanoseconds.
 const LONGEST: u64 = 366 * 24 * 60 * 60 * SECOND;
@@ -138,6 +142,17 @@ impl Limit {
             Shape::Window { debt } => {
                 let (end, used) = self.current(kept, now);
                 packed(end, used.saturating_add(cost).min(self.quota + debt))
+            }
+        }
+    }
+
+    /// What is kept after `cost` units are given back that were taken when `taken` was kept.
+    pub(super) fn give_back(&self, kept: u64, cost: u32, taken: u64) -> u64 {
+        match self.shape {
+            Shape::Rate { interval, .. } => kept.saturating_sub(u64::from(cost).saturating_mul(interval)),
+            Shape::Window { .. } => {
+                let ((end, used), (taken_in, _)) = (unpacked(kept), unpacked(taken));
+                if end == taken_in { packed(end, used.saturating_sub(cost)) } else { kept }
             }
         }
     }

@@ -15,6 +15,7 @@ use std::{
 
 use super::{
     limit::{Limit, Moment, Standing},
+    name::Name,
     table::{Key, Table},
 };
 
@@ -32,8 +33,10 @@ const EVICTIONS: usize = 4;
 pub(super) struct Ask {
     /// Number of the policy that asks.
     pub(super) policy: usize,
-    /// Whose units are used.
+    /// Whose units are used, in this process.
     pub(super) key: Key,
+    /// Whose units are used, in the store that gateways share; `None` where they are counted in this process.
+    pub(super) name: Option<Name>,
     /// The limit.
     pub(super) limit: Limit,
     /// Units to use.
@@ -42,8 +45,17 @@ pub(super) struct Ask {
     pub(super) shadow: bool,
     /// How long to wait until there is room, in nanoseconds, if there is none. Written by the decision.
     pub(super) wait: Option<u64>,
+    /// What is kept after the decision, where it has used something. Written by the decision.
+    pub(super) kept: u64,
     /// What is left, after the decision. Written by the decision.
     pub(super) standing: Standing,
+}
+
+impl Ask {
+    /// Whether it uses something, once the decision is to grant.
+    fn uses(&self) -> bool {
+        self.wait.is_none() && self.cost > 0
+    }
 }
 
 /// What a decision came to.
@@ -98,14 +110,28 @@ impl Local {
         }
         let mut evicted = 0;
         if granted {
-            let used = |ask: &Ask| ask.wait.is_none() && ask.cost > 0;
-            for (ask, next) in asks.iter_mut().zip(next).filter(|(ask, _)| used(ask)) {
+            for (ask, next) in asks.iter_mut().zip(next).filter(|(ask, _)| ask.uses()) {
                 let table = table(&mut held, self.part(ask.key));
                 evicted += self.keep(table, ask.key, next, (most, now));
+                ask.kept = next;
                 ask.standing = ask.limit.standing(next, now);
             }
         }
         Decided { granted, evicted }
+    }
+
+    /// Gives back what a decision has used of these.
+    pub(super) fn give_back(&self, asks: &mut [Ask], now: Moment) {
+        for ask in asks.iter_mut().filter(|ask| ask.uses()) {
+            let mut table = lock(&self.parts[self.part(ask.key)]);
+            let kept = table.get(ask.key);
+            let next = ask.limit.give_back(kept, ask.cost, ask.kept);
+            // What was forgotten meanwhile is as good as given back.
+            if kept != 0 {
+                table.set(ask.key, next, now);
+            }
+            ask.standing = ask.limit.standing(next, now);
+        }
     }
 
     /// Uses units that were not asked for beforehand; into debt where none are left. What is left then, and how many keys were

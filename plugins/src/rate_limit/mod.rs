@@ -22,20 +22,23 @@ mod build;
 mod config;
 mod limit;
 mod local;
+mod name;
 mod period;
 mod policy;
+mod shared;
 mod store;
 mod table;
 
 pub use crate::key::{OnMissingKey, Part};
-pub use config::{Algorithm, Config, CostFrom, Mode, Policy as PolicyConfig, Style, Tier};
+pub use config::{Algorithm, Config, CostFrom, Mode, OnStoreError, Policy as PolicyConfig, StoreKind, Style, Tier};
 pub use period::Period;
 
 use answer::Fields;
 use limit::Moment;
 use local::Ask;
+use name::Tag;
 use policy::{Policy, Side};
-use store::Store;
+use store::{Events, Store, Verdict};
 
 impl PluginConfig for Config {
     fn build(self, deps: &Deps) -> Result<Arc<dyn Plugin>, InvalidConfig> {
@@ -58,7 +61,7 @@ struct Counters {
     shadowed: IntCounter,
     keyless: IntCounter,
     mispriced: IntCounter,
-    evicted: IntCounter,
+    stores: Events,
 }
 
 impl Counters {
@@ -70,7 +73,7 @@ impl Counters {
             shadowed: counter("shadowed"),
             keyless: counter("keyless"),
             mispriced: counter("mispriced"),
-            evicted: counter("evicted"),
+            stores: Events::new(metrics),
         }
     }
 }
@@ -105,11 +108,28 @@ impl Limiter {
         self.policies.as_ptr() as usize
     }
 
-    /// What the request asks of each policy; `None` if it lacks what a policy that denies counts by.
-    fn asks(&self, req: &RequestHeader, ctx: &Ctx, now: Moment) -> Option<Vec<Ask>> {
+    /// What the request asks of each policy, and how many of these asks are about this process: they come first. `None` if
+    /// it lacks what a policy that denies counts by.
+    fn asks(&self, req: &RequestHeader, ctx: &Ctx, now: Moment) -> Option<(Vec<Ask>, usize)> {
         let mut asks = Vec::with_capacity(self.policies.len());
-        for (at, policy) in self.policies.iter().enumerate() {
-            if let Some((ask, is_bad)) = policy.ask(at, (req, ctx), &self.store) {
+        self.asks_of(false, (req, ctx, None), now, &mut asks)?;
+        let own = asks.len();
+        if let Some(tag) = self.store.tag(req, ctx) {
+            self.asks_of(true, (req, ctx, Some(tag)), now, &mut asks)?;
+        }
+        Some((asks, own))
+    }
+
+    fn asks_of(
+        &self,
+        shared: bool,
+        (req, ctx, tag): (&RequestHeader, &Ctx, Option<Tag>),
+        now: Moment,
+        asks: &mut Vec<Ask>,
+    ) -> Option<()> {
+        let policies = self.policies.iter().enumerate().filter(|(_, policy)| policy.stem.is_some() == shared);
+        for (at, policy) in policies {
+            if let Some((ask, is_bad)) = policy.ask(at, (req, ctx), (&self.store, tag)) {
                 self.counters.mispriced.inc_by(is_bad.into());
                 asks.push(ask);
                 continue;
@@ -121,7 +141,7 @@ impl Limiter {
                 (OnMissingKey::Allow | OnMissingKey::Anonymous, _) => {}
             }
         }
-        Some(asks)
+        Some(())
     }
 
     fn note_shadow(&self, policy: &Policy, ctx: &Ctx, now: Moment) {
@@ -170,22 +190,28 @@ impl Plugin for Limiter {
 
     async fn on_request(&self, req: &mut RequestHeader, ctx: &mut Ctx) -> Result<Decision, Fault> {
         let now = self.now();
-        let Some(mut asks) = self.asks(req, ctx, now) else {
+        let Some((mut asks, own)) = self.asks(req, ctx, now) else {
             ctx.refusal = Some(Cow::Borrowed("a part of the limit's key is missing"));
             return Ok(Decision::Respond(answer::missing_key()));
         };
-        let granted = self.store.decide(&mut asks, now).await;
-        let decision = if granted {
-            self.counters.allowed.inc();
-            for ask in asks.iter().filter(|ask| ask.wait.is_some()) {
-                self.policies.get(ask.policy).into_iter().for_each(|policy| self.note_shadow(policy, ctx, now));
+        let decision = match self.store.decide(&mut asks, own, now).await {
+            Verdict::Granted => {
+                self.counters.allowed.inc();
+                for ask in asks.iter().filter(|ask| ask.wait.is_some()) {
+                    self.policies.get(ask.policy).into_iter().for_each(|policy| self.note_shadow(policy, ctx, now));
+                }
+                Decision::Continue
             }
-            Decision::Continue
-        } else {
-            self.counters.refused.inc();
-            let (reply, reason) = answer::refusal(&self.policies, &asks);
-            ctx.refusal = Some(Cow::Owned(reason));
-            Decision::Respond(reply)
+            Verdict::Refused => {
+                self.counters.refused.inc();
+                let (reply, reason) = answer::refusal(&self.policies, &asks);
+                ctx.refusal = Some(Cow::Owned(reason));
+                Decision::Respond(reply)
+            }
+            Verdict::Unknown => {
+                ctx.refusal = Some(Cow::Borrowed("the shared store of limits does not answer"));
+                return Ok(Decision::Respond(answer::unknown()));
+            }
         };
         if !asks.is_empty() {
             let visit = Visit { plugin: self.identity(), asks };

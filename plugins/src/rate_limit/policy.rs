@@ -1,7 +1,7 @@
 //! One limit as it is used: which limit holds for whom, and what a request costs.
 
 use std::{
-    hash::Hash as _,
+    hash::{Hash as _, Hasher as _},
     sync::atomic::{AtomicU64, Ordering},
 };
 
@@ -12,6 +12,7 @@ use pingora_http::RequestHeader;
 use super::{
     limit::{Limit, Moment, Standing},
     local::Ask,
+    name::{Stem, Tag},
     period::Period,
     store::Store,
     table::Key,
@@ -25,6 +26,8 @@ pub(super) struct Policy {
     pub(super) name: String,
     /// What tells its keys from those of other policies.
     pub(super) identity: Identity,
+    /// The beginning of its counters' names, where they are in the store that gateways share.
+    pub(super) stem: Option<Stem>,
     pub(super) parts: Parts,
     pub(super) limit: Limit,
     /// Groups with limits of their own, the highest first.
@@ -87,21 +90,37 @@ impl Cost {
 }
 
 impl Policy {
-    /// What a request asks of it; `None` if it lacks a part of the key. Also whether the cost that it names is none.
-    pub(super) fn ask(&self, at: usize, (req, ctx): (&RequestHeader, &Ctx), store: &Store) -> Option<(Ask, bool)> {
+    /// What a request asks of it; `None` if it lacks a part of the key. Also whether the cost that it names is none. `tag`
+    /// is that of the request, where it has one.
+    pub(super) fn ask(
+        &self,
+        at: usize,
+        (req, ctx): (&RequestHeader, &Ctx),
+        (store, tag): (&Store, Option<Tag>),
+    ) -> Option<(Ask, bool)> {
         let limit = self.limit_of(ctx);
-        let mut hasher = store.hasher();
-        self.identity.hash(&mut hasher);
-        let hash = self.parts.hash(req, ctx, hasher)?;
+        let (mut key, mut name) = (Key::default(), None);
+        if let (Some(stem), Some(tag)) = (&self.stem, tag) {
+            let mut hasher = stem.hasher();
+            self.parts.hash(req, ctx, &mut hasher)?;
+            name = Some(hasher.name(tag));
+        } else {
+            let mut hasher = store.hasher();
+            self.identity.hash(&mut hasher);
+            self.parts.hash(req, ctx, &mut hasher)?;
+            key = Key::new(hasher.finish(), limit.is_window());
+        }
         let cost = self.cost.before(req);
         let is_bad = cost.is_err();
         let ask = Ask {
             policy: at,
-            key: Key::new(hash, limit.is_window()),
+            key,
+            name,
             limit,
             cost: cost.unwrap_or(self.cost.max),
             shadow: self.shadow,
             wait: None,
+            kept: 0,
             standing: Standing::default(),
         };
         Some((ask, is_bad))

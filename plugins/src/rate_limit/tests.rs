@@ -7,6 +7,8 @@ use prometheus::{IntCounterVec, Opts};
 use super::*;
 use crate::testing::{build, ctx, parse, refused, reply_values, request, response, run, values};
 
+mod stores;
+
 /// 2026-11-21T13:00:00Z.
 const START: Duration = Duration::from_hours(498_685);
 

@@ -17,11 +17,11 @@ use std::{
 use serde_json::json;
 use tokio::task::JoinSet;
 
-use client::{AUTHORIZATION, Client, Request};
+use client::AUTHORIZATION;
 use histogram::Histogram;
-use wire::Dialer;
 
-pub(crate) use wire::SERVER_NAME;
+pub(crate) use client::{Client, Request};
+pub(crate) use wire::{Dialer, SERVER_NAME};
 
 /// How long answers may take after the last request was sent.
 const GRACE: Duration = Duration::from_secs(5);
@@ -72,7 +72,7 @@ pub(crate) fn run(settings: Settings) -> anyhow::Result<()> {
     }))
 }
 
-fn print_line(value: &serde_json::Value) -> anyhow::Result<()> {
+pub(crate) fn print_line(value: &serde_json::Value) -> anyhow::Result<()> {
     let mut out = std::io::stdout().lock();
     writeln!(out, "{value}")?;
     Ok(out.flush()?)

@@ -12,7 +12,7 @@ fn rate(quota: u32) -> Limit {
 
 fn ask(n: u64, limit: Limit, cost: u32) -> Ask {
     let key = Key::new(n.wrapping_mul(0x9e37_79b9_7f4a_7c15), limit.is_window());
-    Ask { policy: 0, key, limit, cost, shadow: false, wait: None, standing: Standing::default() }
+    Ask { policy: 0, key, name: None, limit, cost, shadow: false, wait: None, kept: 0, standing: Standing::default() }
 }
 
 fn decide(local: &Local, asks: &mut [Ask]) -> bool {
