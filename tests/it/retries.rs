@@ -150,6 +150,25 @@ fn connect_errors_cost_no_budget_while_there_is_another_endpoint() {
     }
 }
 
+/// Asks for so many things one after the other, and waits for the others after a quarter of them; what did not come back, or
+/// came back as something else.
+fn ask_for_all(gateway: &Gateway, client: usize, count: usize, warm: &Barrier) -> Vec<String> {
+    let mut connection = Connection::open(&gateway.address());
+    let mut wrong = Vec::new();
+    for at in 0..count {
+        if at == count / 4 {
+            warm.wait();
+        }
+        let id = format!("/{client}-{at}");
+        connection.send(format!("GET {id} HTTP/1.1\r\nHost: t\r\n\r\n").as_bytes());
+        let answer = connection.read("GET");
+        if !answer.as_ref().is_some_and(|answer| answer.status == 200 && answer.text() == id) {
+            wrong.push(format!("{id}: {answer:?}"));
+        }
+    }
+    wrong
+}
+
 #[test]
 fn an_endpoint_that_is_killed_under_load_costs_no_get() {
     const CLIENTS: usize = 4;
@@ -157,31 +176,14 @@ fn an_endpoint_that_is_killed_under_load_costs_no_get() {
     let upstreams: Vec<_> = (0..3).map(|_| Upstream::start(|r| Answer::ok(r.target.clone()))).collect();
     let addresses: Vec<_> = upstreams.iter().map(Upstream::address).collect();
     let gateway = WAYS[0].start(&addresses, "retry: { attempts: 2 }");
-    let (warm, killed) = (Barrier::new(CLIENTS + 1), AtomicUsize::new(0));
+    let warm = Barrier::new(CLIENTS + 1);
     let started = Instant::now();
     let wrong: Vec<String> = std::thread::scope(|scope| {
-        let clients: Vec<_> = (0..CLIENTS)
-            .map(|client| {
-                let (gateway, warm, killed) = (&gateway, &warm, &killed);
-                scope.spawn(move || {
-                    let mut connection = Connection::open(&gateway.address());
-                    let mut wrong = Vec::new();
-                    for at in 0..EACH {
-                        if at == EACH / 4 {
-                            warm.wait();
-                        }
-                        let id = format!("/{client}-{at}");
-                        connection.send(format!("GET {id} HTTP/1.1\r\nHost: t\r\n\r\n").as_bytes());
-                        match connection.read("GET") {
-                            Some(answer) if answer.status == 200 && answer.text() == id => {}
-                            other => wrong.push(format!("{id}: {other:?}")),
-                        }
-                        killed.fetch_add(1, Ordering::SeqCst);
-                    }
-                    wrong
-                })
-            })
-            .collect();
+        let ask = |client| {
+            let (gateway, warm) = (&gateway, &warm);
+            scope.spawn(move || ask_for_all(gateway, client, EACH, warm))
+        };
+        let clients: Vec<_> = (0..CLIENTS).map(ask).collect();
         warm.wait();
         upstreams[1].kill();
         clients.into_iter().flat_map(|client| client.join().unwrap()).collect()
@@ -277,7 +279,7 @@ fn a_body_is_sent_again_whole_or_not_at_all() {
             _ => Answer::ok("fine"),
         });
         let gateway = WAYS[1].start(&[flaky.address()], "retry: { on: [503] }");
-        let body: Vec<u8> = (0..length).map(|at: u32| at.to_le_bytes()[usize::from(at % 2 == 0)]).collect();
+        let body: Vec<u8> = (0..length).map(|at: u32| at.to_le_bytes()[usize::from(at.is_multiple_of(2))]).collect();
         let answer = gateway.send("PUT /x", &[], &body);
         assert_eq!(answer.text(), if sent == 2 { "fine" } else { "busy" }, "{length}");
         let received = flaky.received();
