@@ -281,10 +281,11 @@ fn stranger() -> ClientCertificate {
 }
 
 /// Codes that no single request brings up, with their statuses; the tests of their plugins do.
-const RARE: [(&str, u16); 5] = [
+const RARE: [(&str, u16); 6] = [
     ("basic_busy", 503),
     ("forward_auth_consumer_unknown", 403),
     ("introspection_scope_missing", 403),
+    ("rate_limit_unavailable", 503),
     ("rate_limited", 429),
     ("signature_window_full", 503),
 ];
