@@ -281,12 +281,13 @@ fn stranger() -> ClientCertificate {
 }
 
 /// Codes that no single request brings up, with their statuses; the tests of their plugins do.
-const RARE: [(&str, u16); 7] = [
+const RARE: [(&str, u16); 8] = [
     ("basic_busy", 503),
     ("concurrency_full", 503),
     ("concurrency_limited", 429),
     ("forward_auth_consumer_unknown", 403),
     ("introspection_scope_missing", 403),
+    ("rate_limit_unavailable", 503),
     ("rate_limited", 429),
     ("signature_window_full", 503),
 ];

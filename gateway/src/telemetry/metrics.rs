@@ -11,8 +11,8 @@ use std::{
 use crossway_plugin_api::MetricsScope;
 use parking_lot::Mutex;
 use prometheus::{
-    Encoder, Gauge, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts,
-    Registry, TextEncoder,
+    Encoder, Gauge, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
+    TextEncoder,
 };
 
 pub use self::upstreams::{AuthMetrics, UpstreamMetrics};

@@ -50,12 +50,12 @@ impl Events {
     pub(super) fn new(metrics: &MetricsScope) -> Self {
         let counter = |event| metrics.counter("rate_limit", event);
         Self {
-            asked_local: counter("asked_local"),
-            asked_shared: counter("asked_shared"),
-            store_failed: counter("store_failed"),
-            fallback_local: counter("fallback_local"),
-            fallback_allow: counter("fallback_allow"),
-            fallback_deny: counter("fallback_deny"),
+            asked_local: counter("local"),
+            asked_shared: counter("shared"),
+            store_failed: counter("unanswered"),
+            fallback_local: counter("allow_local"),
+            fallback_allow: counter("allow"),
+            fallback_deny: counter("deny"),
             unsettled: counter("unsettled"),
             evicted: counter("evicted"),
         }

@@ -31,7 +31,7 @@ impl Script {
     fn send(&mut self, words: &[String]) {
         let mut bytes = format!("*{}\r\n", words.len());
         for word in words {
-            bytes += &format!("${}\r\n{word}\r\n", word.len());
+            bytes.extend(["$", &word.len().to_string(), "\r\n", word, "\r\n"]);
         }
         self.reader.get_mut().write_all(bytes.as_bytes()).unwrap();
     }

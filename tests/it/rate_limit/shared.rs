@@ -62,9 +62,9 @@ fn three_gateways_let_through_no_more_than_one() {
         let text = on(&redis, PATIENT) + &open(&upstream, &format!("policies: [{policies}]"));
         let gateways = [(); 3].map(|()| Gateway::start(&text));
         assert_eq!(passed(&gateways, 4, 40), limit, "{policies}");
-        let asked: f64 = gateways.iter().map(|gateway| events(gateway, "asked_shared")).sum();
+        let asked: f64 = gateways.iter().map(|gateway| events(gateway, "shared")).sum();
         assert_eq!(asked, 480.0);
-        assert_eq!(gateways.iter().map(|gateway| events(gateway, "store_failed")).sum::<f64>(), 0.0);
+        assert_eq!(gateways.iter().map(|gateway| events(gateway, "unanswered")).sum::<f64>(), 0.0);
     }
 }
 
@@ -108,7 +108,7 @@ fn a_request_is_one_exchange_and_scripts_are_loaded_again() {
     assert_eq!((calls(&redis, "time"), calls(&redis, "mget"), calls(&redis, "set")), (20, 20, 60));
     redis.ask("SCRIPT FLUSH");
     assert_eq!(statuses(&gateway, "/a/x", "", 2), [200; 2]);
-    assert_eq!(events(&gateway, "store_failed"), 0.0);
+    assert_eq!(events(&gateway, "unanswered"), 0.0);
     let keys = redis.ask("KEYS *");
     let names: Vec<&str> = keys.lines().filter(|line| line.contains(':')).collect();
     assert!(names.len() == 3 && names.iter().all(|name| name.starts_with("crossway:limits:{")), "{names:?}");
@@ -149,7 +149,7 @@ fn who_is_refused_by_the_one_store_uses_nothing_of_the_other() {
     let gateway = Gateway::start(&text);
     redis.ask("FLUSHALL");
     assert_eq!(statuses(&gateway, "/a/x", "", 5), [200, 200, 429, 429, 429]);
-    assert_eq!(events(&gateway, "asked_shared"), 2.0);
+    assert_eq!(events(&gateway, "shared"), 2.0);
 }
 
 /// A port that leads to a server, or to nothing good; it can be changed at any time.
@@ -272,11 +272,10 @@ impl Ways {
         denied.assert_problem(503, "rate_limit_unavailable");
         assert_eq!(denied.header("retry-after"), Some("1"));
         assert_eq!(statuses(&self.deny, "/a/x", "", 9), [503; 9]);
-        let fallbacks =
-            [("fallback_local", &self.local), ("fallback_allow", &self.allow), ("fallback_deny", &self.deny)];
+        let fallbacks = [("allow_local", &self.local), ("allow", &self.allow), ("deny", &self.deny)];
         for (event, gateway) in fallbacks {
             assert!(events(gateway, event) >= 10.0, "{event}");
-            assert!(events(gateway, "store_failed") >= 10.0);
+            assert!(events(gateway, "unanswered") >= 10.0);
         }
         // None of these has asked: only who follows the server does, and what it asks is no exchange.
         assert_eq!(failed, self.all().map(|gateway| gateway.metric("crossway_store_errors_total{store=\"shared\"}")));
@@ -292,10 +291,10 @@ impl Ways {
         }
         redis.ask("FLUSHALL");
         let asked = |event: &str| self.all().map(|gateway| events(gateway, event)).iter().sum::<f64>();
-        let before = (asked("asked_shared"), asked("store_failed"));
+        let before = (asked("shared"), asked("unanswered"));
         let seen = self.all().map(|gateway| statuses(gateway, "/a/x", "", 2)).concat();
         assert_eq!(seen, [200, 200, 200, 429, 429, 429]);
-        assert_eq!((asked("asked_shared"), asked("store_failed")), (before.0 + 6.0, before.1));
+        assert_eq!((asked("shared"), asked("unanswered")), (before.0 + 6.0, before.1));
     }
 }
 
