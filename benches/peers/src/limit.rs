@@ -99,7 +99,7 @@ async fn measure(settings: &Settings) -> anyhow::Result<Measured> {
     let mut bare = TcpStream::connect(settings.redis).await?;
     bare.set_nodelay(true)?;
     let mut measured = Measured::default();
-    let mut end = Instant::now() + Duration::from_secs(3600);
+    let mut end = Instant::now() + Duration::from_hours(1);
     for number in 0.. {
         if number == WARM {
             measured = Measured::default();
