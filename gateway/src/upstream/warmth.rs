@@ -45,7 +45,6 @@ mod tests {
     use super::*;
 
     #[test]
-    #[expect(clippy::float_cmp, reason = "the numbers are exact")]
     fn a_share_grows_with_time() {
         let (warmth, window) = (Warmth::default(), Duration::from_secs(10));
         LazyLock::force(&EPOCH);

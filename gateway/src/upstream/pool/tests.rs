@@ -28,7 +28,9 @@ fn next(pool: &Pool) -> Arc<Endpoint> {
 
 fn tried(list: &[&str]) -> Tried {
     let mut tried = Tried::default();
-    list.iter().for_each(|address| tried.add(address.parse().unwrap()));
+    for address in list {
+        tried.add(address.parse().unwrap());
+    }
     tried
 }
 
@@ -95,7 +97,7 @@ fn a_budget_belongs_to_a_name() {
 fn a_slow_start_begins_with_a_tenth() {
     let registry = Arc::new(Registry::default());
     for rule in [Rule::InTurn, Rule::LessBusy, Rule::ByHash] {
-        let slow = Settings { slow_start: Some(Duration::from_secs(3600)), ..settings(rule) };
+        let slow = Settings { slow_start: Some(Duration::from_hours(1)), ..settings(rule) };
         let _before = registry.pool("erp", members(&["127.0.0.1:1"]), slow.clone());
         let grown = registry.pool("erp", members(&["127.0.0.1:1", "127.0.0.1:2"]), slow);
         let wish = |at: u64| Wish { hash: Some(rendezvous::hash(&[&at.to_le_bytes()])), sticky: None };
