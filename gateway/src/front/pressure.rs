@@ -107,8 +107,8 @@ mod tests {
     use super::*;
     use crate::config::memory::ShedAt;
 
-    fn at(used: u64) -> Option<Seen> {
-        Some(Seen { used, most: 1000 })
+    fn at(used: u64) -> Seen {
+        Seen { used, most: 1000 }
     }
 
     #[test]
@@ -116,7 +116,7 @@ mod tests {
         let (pressure, limits) = (Pressure::default(), MemoryLimits::default());
         let mut told = Vec::new();
         for used in [899, 900, 850, 849, 899, 900] {
-            pressure.note(limits, at(used));
+            pressure.note(limits, Some(at(used)));
             told.push(pressure.is_high());
         }
         assert_eq!(told, [false, true, true, false, false, true]);
@@ -128,9 +128,9 @@ mod tests {
     #[test]
     fn a_new_bound_holds_at_once() {
         let pressure = Pressure::default();
-        pressure.note(MemoryLimits { shed_at: ShedAt(50), ..MemoryLimits::default() }, at(600));
+        pressure.note(MemoryLimits { shed_at: ShedAt(50), ..MemoryLimits::default() }, Some(at(600)));
         assert!(pressure.is_high());
-        pressure.note(MemoryLimits::default(), at(600));
+        pressure.note(MemoryLimits::default(), Some(at(600)));
         assert!(!pressure.is_high());
         pressure.note(MemoryLimits::default(), Some(Seen { used: u64::MAX, most: 0 }));
         assert!(!pressure.is_high(), "no bound");

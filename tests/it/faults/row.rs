@@ -49,15 +49,15 @@ impl Row {
     pub fn send(&mut self, address: &str, method: &'static str, path: &str, count: usize) -> &[Done] {
         let before = self.done.len();
         let done = Mutex::new(Vec::new());
+        let client = &|client: usize| {
+            for at in (client..count).step_by(CLIENTS) {
+                let one = ask(address, method, format!("{path}/{before}-{at}"));
+                done.lock().unwrap().push(one);
+            }
+        };
         std::thread::scope(|scope| {
-            for client in 0..CLIENTS.min(count) {
-                let done = &done;
-                scope.spawn(move || {
-                    for at in (client..count).step_by(CLIENTS) {
-                        let one = ask(address, method, format!("{path}/{before}-{at}"));
-                        done.lock().unwrap().push(one);
-                    }
-                });
+            for at in 0..CLIENTS.min(count) {
+                scope.spawn(move || client(at));
             }
         });
         self.done.extend(done.into_inner().unwrap());

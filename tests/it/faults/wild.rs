@@ -194,16 +194,18 @@ impl Wire {
                 for (from, to) in [(&near, &far), (&far, &near)] {
                     let (from, to) = (from.try_clone().unwrap(), to.try_clone().unwrap());
                     let pieces = Arc::clone(&pieces);
-                    let late = move || {
-                        let lost = pieces.fetch_add(1, Ordering::SeqCst) % 100 == 99;
-                        if lost { delay + again } else { delay }
-                    };
+                    let late = move || delay + again * u32::from(is_lost(&pieces));
                     carry(from, to, late);
                 }
             }
         });
         Self { address }
     }
+}
+
+/// One piece in a hundred.
+fn is_lost(pieces: &AtomicUsize) -> bool {
+    pieces.fetch_add(1, Ordering::SeqCst) % 100 == 99
 }
 
 /// Carries pieces from one end to the other, each when its time has come, in order.
