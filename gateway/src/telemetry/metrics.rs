@@ -8,23 +8,21 @@ use std::{
 
 use crossway_plugin_api::MetricsScope;
 use http::StatusCode;
-use parking_lot::Mutex;
 use prometheus::{
     Encoder, Gauge, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts,
     Registry, TextEncoder, core::Collector as _,
 };
 
-use super::endpoints::EndpointGauges;
+use super::upstreams::EndpointMetrics;
 pub use super::{
-    endpoints::{EndpointNow, WatchMetrics},
     listeners::{Expiry, HandshakeMetrics, ListenerMetrics, Unwelcome},
+    upstreams::{AuthMetrics, EndpointNow, WatchMetrics},
 };
-use crate::upstream::watch::Event;
 
 /// Route label of requests that no route has taken.
 pub const NO_ROUTE: &str = "-";
 const CLASSES: [&str; 6] = ["1xx", "2xx", "3xx", "4xx", "5xx", "none"];
-const AUTH_EVENTS: [&str; 4] = ["fetched", "failed", "rejected", "missing"];
+pub(super) const AUTH_EVENTS: [&str; 4] = ["fetched", "failed", "rejected", "missing"];
 const REQUEST_SECONDS: [f64; 13] = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0];
 const GATEWAY_SECONDS: [f64; 11] = [0.000_05, 0.000_1, 0.000_25, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.05, 0.1, 1.0];
 
@@ -36,11 +34,9 @@ pub struct Metrics {
     gateway_seconds: HistogramVec,
     upstream_seconds: HistogramVec,
     attempts: IntCounterVec,
-    upstream_auth: IntCounterVec,
-    endpoint_events: IntCounterVec,
-    probes: IntCounterVec,
-    /// What endpoints are like while the metrics are gathered.
-    endpoints: EndpointGauges,
+    pub(super) upstream_auth: IntCounterVec,
+    /// What is watched at endpoints.
+    pub(super) endpoints: EndpointMetrics,
     connections: IntGaugeVec,
     accepted: IntCounterVec,
     unwelcome: IntCounterVec,
@@ -91,19 +87,6 @@ pub struct UpstreamMetrics {
     pub retried: IntCounter,
 }
 
-/// The metrics of how the gateway signs in at one upstream.
-#[derive(Clone)]
-pub struct AuthMetrics {
-    /// Tokens that a provider gave.
-    pub fetched: IntCounter,
-    /// Questions to a provider that brought none.
-    pub failed: IntCounter,
-    /// Answers of the upstream that say that it does not take a token.
-    pub rejected: IntCounter,
-    /// Requests that were answered because there was no token.
-    pub missing: IntCounter,
-}
-
 fn class_of(status: Option<StatusCode>) -> usize {
     match status.map(|s| s.as_u16() / 100) {
         Some(class @ 1..=5) => usize::from(class) - 1,
@@ -112,7 +95,10 @@ fn class_of(status: Option<StatusCode>) -> usize {
 }
 
 /// Registers what was made; two metrics of one name are a defect that the first test of this module shows.
-fn registered<C: prometheus::core::Collector + Clone + 'static>(registry: &Registry, made: prometheus::Result<C>) -> C {
+pub(super) fn registered<C: prometheus::core::Collector + Clone + 'static>(
+    registry: &Registry,
+    made: prometheus::Result<C>,
+) -> C {
     let collector = made.expect("the names and labels below are valid");
     registry.register(Box::new(collector.clone())).expect("every name below is given once");
     collector
@@ -162,30 +148,7 @@ impl Metrics {
                 "Tokens that the gateway has got for itself, and what became of them.",
                 &["upstream", "event"],
             ),
-            endpoint_events: counters(
-                "crossway_endpoint_events_total",
-                "Endpoints and circuits that have changed their state.",
-                &["upstream", "event"],
-            ),
-            probes: counters("crossway_health_probes_total", "Probes of endpoints.", &["upstream", "result"]),
-            endpoints: EndpointGauges {
-                healthy: gauges(
-                    "crossway_endpoint_healthy",
-                    "1 while probes leave the endpoint in use, else 0.",
-                    &["upstream", "endpoint"],
-                ),
-                ejected: gauges(
-                    "crossway_endpoint_ejected",
-                    "1 while the endpoint is ejected because its answers failed, else 0.",
-                    &["upstream", "endpoint"],
-                ),
-                circuit: gauges(
-                    "crossway_circuit_state",
-                    "0 while the circuit is closed, 1 while it is half-open, 2 while it is open.",
-                    &["upstream", "endpoint"],
-                ),
-                gathering: Mutex::new(()),
-            },
+            endpoints: EndpointMetrics::new(r),
             connections: gauges("crossway_connections", "Open client connections.", &["listener"]),
             accepted: counters("crossway_connections_total", "Client connections accepted.", &["listener"]),
             unwelcome: counters(
@@ -275,23 +238,6 @@ impl Metrics {
             answered: attempts("answered"),
             failed: attempts("failed"),
             retried: attempts("retried"),
-        }
-    }
-
-    /// The handles of how the gateway signs in at one upstream.
-    pub fn upstream_auth(&self, name: &str) -> AuthMetrics {
-        let [fetched, failed, rejected, missing] =
-            AUTH_EVENTS.map(|event| self.upstream_auth.with_label_values(&[name, event]));
-        AuthMetrics { fetched, failed, rejected, missing }
-    }
-
-    /// The handles of what is watched at the endpoints of one upstream.
-    pub fn watch(&self, name: &str) -> WatchMetrics {
-        let probes = |result| self.probes.with_label_values(&[name, result]);
-        WatchMetrics {
-            events: Event::NAMES.map(|event| self.endpoint_events.with_label_values(&[name, event])),
-            succeeded: probes("ok"),
-            failed: probes("failed"),
         }
     }
 
@@ -390,12 +336,7 @@ impl Metrics {
                 for event in AUTH_EVENTS {
                     let _ = self.upstream_auth.remove_label_values(&[value, event]);
                 }
-                for event in Event::NAMES {
-                    let _ = self.endpoint_events.remove_label_values(&[value, event]);
-                }
-                for result in ["ok", "failed"] {
-                    let _ = self.probes.remove_label_values(&[value, result]);
-                }
+                self.endpoints.forget(value);
             }
             "listener" if !names.listeners.contains(value) => {
                 let _ = self.connections.remove_label_values(&[value]);
@@ -409,13 +350,6 @@ impl Metrics {
             }
             _ => {}
         }
-    }
-
-    /// The same, with what these endpoints are like now, and no others.
-    pub fn render_with(&self, endpoints: &[EndpointNow]) -> Vec<u8> {
-        let _one_at_a_time = self.endpoints.gathering.lock();
-        self.endpoints.show(endpoints);
-        self.render()
     }
 
     /// The exposition text (Prometheus text format 0.0.4).

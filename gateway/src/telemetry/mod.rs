@@ -2,13 +2,13 @@
 
 pub mod access_log;
 pub mod audit;
-mod endpoints;
 pub mod line;
 mod listeners;
 pub mod metrics;
 pub mod operation;
 mod sink;
 mod target;
+mod upstreams;
 
 use std::time::Duration;
 

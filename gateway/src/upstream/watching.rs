@@ -149,7 +149,9 @@ mod tests {
         let (registry, now) = (Arc::default(), Instant::now());
         let pool = pool(&registry, 4, &watch(1, Some(outlier()), None));
         let all = pool.endpoints();
-        all.iter().for_each(|endpoint| fail(&pool, endpoint, 5, now));
+        for endpoint in &all {
+            fail(&pool, endpoint, 5, now);
+        }
         let is_out = |endpoint: &Arc<Endpoint>| endpoint.state.is_ejected(now);
         assert_eq!(all.iter().filter(|one| is_out(one)).count(), 2);
         for _ in 0..10 {
@@ -166,7 +168,9 @@ mod tests {
     fn where_only_circuits_are_in_the_way_that_is_said() {
         let (registry, now) = (Arc::default(), Instant::now());
         let pool = pool(&registry, 2, &watch(1, None, Some(circuit())));
-        pool.endpoints().iter().for_each(|endpoint| fail(&pool, endpoint, 4, now));
+        for endpoint in &pool.endpoints() {
+            fail(&pool, endpoint, 4, now);
+        }
         let refusal = |now| pool.enter(None, now).map(|_| ()).unwrap_err();
         assert_eq!(refusal(now), Fault::CircuitOpen { retry_after: 15 });
         assert_eq!(refusal(now + Duration::from_millis(14_001)), Fault::CircuitOpen { retry_after: 1 });
