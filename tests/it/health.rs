@@ -57,10 +57,9 @@ impl Server {
         self.be(Mood::Well);
         let (mood, released) = (Arc::clone(&self.mood), Arc::clone(&self.released));
         let answer = move |request: &Received| match MOODS[usize::from(mood.load(Ordering::SeqCst))] {
-            Mood::Well => Answer::ok("well"),
             Mood::Sorry => Answer::new(503, &[], b""),
             Mood::Ill if request.target == "/healthz" => Answer::new(500, &[], b""),
-            Mood::Ill => Answer::ok("well"),
+            Mood::Well | Mood::Ill => Answer::ok("well"),
             Mood::Defective => Answer::new(500, &[], b""),
             Mood::Dead => Answer::raw(""),
             Mood::Hung => Answer::silence(),

@@ -148,6 +148,7 @@ impl<'s> Page<'s> {
             },
             Some("object") => match value.get("additionalProperties").filter(|values| values.is_object()) {
                 Some(values) => format!("`NAME:` {}", self.kind(&join(path, "NAME"), values)),
+                None if properties(value).next().is_none() => "`{}`".into(),
                 None => format!("[mapping](#{})", anchor(path)),
             },
             _ => "anything".into(),

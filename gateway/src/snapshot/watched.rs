@@ -76,7 +76,7 @@ impl Compiler<'_> {
         }
         let shorter = interval.min(unhealthy_interval);
         let timeout = config.timeout.map_or(PROBE.min(shorter), |own| own.0);
-        if timeout.is_zero() || timeout > shorter {
+        if config.timeout.is_some() && (timeout.is_zero() || timeout > shorter) {
             let message = "must be more than zero, and at most the time from one probe to the next";
             self.error(&format!("{pointer}/timeout"), message);
         }

@@ -177,7 +177,9 @@ mod tests {
     fn where_only_circuits_are_in_the_way_that_is_said() {
         let (registry, now) = (Arc::default(), Instant::now());
         let pool = pool(&registry, 2, &watch(1, None, Some(circuit())));
-        pool.endpoints().iter().for_each(|endpoint| fail(&pool, endpoint, 4, now));
+        for endpoint in &pool.endpoints() {
+            fail(&pool, endpoint, 4, now);
+        }
         let refusal = |now| pool.enter(&Wish::default(), &Tried::default(), now).map(|_| ()).unwrap_err();
         assert_eq!(refusal(now), Fault::CircuitOpen { retry_after: 15 });
         assert_eq!(refusal(now + Duration::from_millis(14_001)), Fault::CircuitOpen { retry_after: 1 });

@@ -9,7 +9,7 @@ use std::{
 };
 
 /// Pieces of a window: the oldest is forgotten as a whole.
-const PIECES: u64 = 10;
+const PIECES: usize = 10;
 /// Bits of a count, and the largest one. When a piece is full its counts are halved, which keeps their ratios.
 const BITS: u32 = 14;
 const FULL: u64 = (1 << BITS) - 1;
@@ -32,7 +32,7 @@ pub(super) fn length(time: Duration) -> u64 {
 
 /// Counts of the last while. Each piece is one word: which piece it is, and how many came, failed, and were slow.
 #[derive(Debug, Default)]
-pub(super) struct Window([AtomicU64; PIECES as usize]);
+pub(super) struct Window([AtomicU64; PIECES]);
 
 /// How many came, and what became of them.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
@@ -85,7 +85,7 @@ impl Window {
         for piece in &self.0 {
             let (kept, counts) = parts(piece.load(Ordering::Relaxed));
             // Those of the future are of a clock that was read earlier than another one.
-            if stamp.wrapping_sub(kept) & STAMP < PIECES || kept == (stamp + 1) & STAMP {
+            if stamp.wrapping_sub(kept) & STAMP < PIECES as u64 || kept == (stamp + 1) & STAMP {
                 sum.all += counts.all;
                 sum.failed += counts.failed;
                 sum.slow += counts.slow;
@@ -96,14 +96,16 @@ impl Window {
 
     /// Forgets everything.
     pub(super) fn clear(&self) {
-        self.0.iter().for_each(|piece| piece.store(0, Ordering::Relaxed));
+        for piece in &self.0 {
+            piece.store(0, Ordering::Relaxed);
+        }
     }
 }
 
 /// The number of the piece that it is now, as far as it is kept, and where it stands.
 fn place(window: Duration, now: Instant) -> (u64, usize) {
-    let number = millis(now) / (length(window) / PIECES).max(1);
-    (number & STAMP, usize::try_from(number % PIECES).unwrap_or_default())
+    let number = millis(now) / (length(window) / PIECES as u64).max(1);
+    (number & STAMP, usize::try_from(number % PIECES as u64).unwrap_or_default())
 }
 
 fn parts(word: u64) -> (u64, Counts) {

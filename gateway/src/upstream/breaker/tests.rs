@@ -130,7 +130,9 @@ fn a_probe_that_says_nothing_gives_its_place_back() {
     for _ in 0..10 {
         let passes: Vec<Pass> = (0..4).filter_map(|_| breaker.enter(now)).collect();
         assert_eq!(passes.len(), 3);
-        passes.into_iter().for_each(|pass| breaker.end(pass));
+        for pass in passes {
+            breaker.end(pass);
+        }
     }
     for _ in 0..3 {
         assert!(pass(&breaker, &answer(200), now));
@@ -149,7 +151,9 @@ fn what_was_sent_before_it_opened_does_not_judge_what_comes_after() {
     for _ in 0..3 {
         assert!(pass(&breaker, &answer(200), later));
     }
-    early[2..].iter().for_each(|pass| breaker.note(*pass, &broken(), later));
+    for pass in &early[2..] {
+        breaker.note(*pass, &broken(), later);
+    }
     assert_eq!(phase(&breaker), Phase::Closed);
 }
 
@@ -185,7 +189,9 @@ proptest! {
             let probes = inside.iter().filter(|pass| pass.is_probe && pass.number == number).count();
             prop_assert!(probes <= 3);
         }
-        inside.into_iter().for_each(|pass| breaker.end(pass));
+        for pass in inside {
+            breaker.end(pass);
+        }
         now += plan().open_for;
         for _ in 0..3 {
             prop_assert!(pass(&breaker, &answer(200), now));
