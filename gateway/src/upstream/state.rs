@@ -20,6 +20,7 @@ use super::{
 };
 
 /// What is known about an endpoint, across reloads.
+#[derive(Default)]
 pub struct EndpointState {
     in_flight: AtomicUsize,
     /// Since when it has been in use without a break.
@@ -31,20 +32,6 @@ pub struct EndpointState {
     breaker: ArcSwapOption<Breaker>,
     /// Held while the rules change.
     probing: Mutex<Option<Probing>>,
-}
-
-impl Default for EndpointState {
-    fn default() -> Self {
-        Self {
-            in_flight: AtomicUsize::default(),
-            warmth: Warmth::default(),
-            watched: ArcSwapOption::default(),
-            health: Health::default(),
-            outlier: Outlier::default(),
-            breaker: ArcSwapOption::default(),
-            probing: Mutex::default(),
-        }
-    }
 }
 
 /// The rules in force, and where changes of this endpoint are told.

@@ -157,7 +157,9 @@ mod tests {
         let (registry, now) = (Arc::default(), Instant::now());
         let pool = pool(&registry, 4, &watch(1, Some(outlier()), None));
         let all = pool.endpoints();
-        all.iter().for_each(|endpoint| fail(&pool, endpoint, 5, now));
+        for endpoint in &all {
+            fail(&pool, endpoint, 5, now);
+        }
         let is_out = |endpoint: &Arc<Endpoint>| endpoint.state.is_ejected(now);
         assert_eq!(all.iter().filter(|one| is_out(one)).count(), 2);
         for _ in 0..10 {

@@ -273,23 +273,22 @@ mod tests {
         use std::sync::atomic::{AtomicUsize, Ordering};
         let places = Arc::new(Places::default());
         let (inside, most_seen) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
-        let clients: Vec<_> = (0..64_u64)
-            .map(|client| {
-                let (places, inside, seen) = (Arc::clone(&places), Arc::clone(&inside), Arc::clone(&most_seen));
-                tokio::spawn(async move {
-                    for turn in 0..200_u64 {
-                        let patience = Duration::from_micros((client * 31 + turn * 17) % 300);
-                        let Ok(place) = places.enter(&Room { most: 3, queue: 20, patience }, None).await else {
-                            continue;
-                        };
-                        seen.fetch_max(inside.fetch_add(1, Ordering::SeqCst) + 1, Ordering::SeqCst);
-                        tokio::task::yield_now().await;
-                        inside.fetch_sub(1, Ordering::SeqCst);
-                        drop(place);
-                    }
-                })
-            })
-            .collect();
+        let client = |number: u64| {
+            let (places, inside, seen) = (Arc::clone(&places), Arc::clone(&inside), Arc::clone(&most_seen));
+            let turn = async move |turn: u64| {
+                let patience = Duration::from_micros((number * 31 + turn * 17) % 300);
+                let Ok(_place) = places.enter(&Room { most: 3, queue: 20, patience }, None).await else { return };
+                seen.fetch_max(inside.fetch_add(1, Ordering::SeqCst) + 1, Ordering::SeqCst);
+                tokio::task::yield_now().await;
+                inside.fetch_sub(1, Ordering::SeqCst);
+            };
+            async move {
+                for number in 0..200 {
+                    turn(number).await;
+                }
+            }
+        };
+        let clients: Vec<_> = (0..64_u64).map(|number| tokio::spawn(client(number))).collect();
         for client in clients {
             client.await.unwrap();
         }

@@ -110,7 +110,7 @@ async fn all(settings: Settings) -> anyhow::Result<Tally> {
     let bearers = settings.bearers.as_deref().map(std::fs::read_to_string).transpose()?;
     let bearers: Option<Arc<[String]>> = bearers.map(|text| text.lines().map(str::to_owned).collect());
     let mut headers = settings.headers;
-    headers.extend(bearers.iter().flat_map(|all| all.first()).map(|token| format!("{AUTHORIZATION}{token}")));
+    headers.extend(bearers.iter().filter_map(|all| all.first()).map(|token| format!("{AUTHORIZATION}{token}")));
     let request = Request::new(settings.target, &headers)?;
     let dialer = Dialer::new(settings.target, settings.authority.as_deref())?;
     let end = Instant::now() + Duration::try_from_secs_f64(settings.seconds)?;
