@@ -1,6 +1,6 @@
 //! Each plugin from outside.
 
-use crate::harness::{Gateway, Response, Upstream};
+use crate::harness::{Connection, Gate, Gateway, Response, Upstream, eventually};
 
 fn start(upstream: &Upstream, plugins: &str, auth: &str) -> Gateway {
     Gateway::start(&format!(
@@ -262,6 +262,26 @@ fn rate_limit() {
     let statuses = ["POST /", "POST /", "POST /", "GET /"].map(|line| gateway.send(line, &[], b"").status);
     assert_eq!(statuses, [200, 200, 429, 200]);
     gateway.send("POST /", &[], b"").assert_problem(429, "rate_limited");
+}
+
+#[test]
+fn concurrency() {
+    let gate = Gate::start();
+    let limit = "{ concurrency: { key: [route], max_in_flight: 1 } }";
+    let gateway = Gateway::start(&format!(
+        "upstreams: {{ back: {{ endpoints: [{{ address: \"{}\" }}] }} }}
+routes: [{{ name: all, match: {{ path: \"/{{rest...}}\" }}, auth: none, upstream: back, plugins: [{limit}] }}]\n",
+        gate.address()
+    ));
+    let mut first = Connection::open(&gateway.address());
+    first.send(b"GET /hold HTTP/1.1\r\nHost: a\r\n\r\n");
+    eventually("it is there", || (gate.inside() == 1).then_some(()));
+    let refused = gateway.get("/second");
+    refused.assert_problem(503, "concurrency_full");
+    assert!(refused.header("retry-after").is_some());
+    gate.let_go(1);
+    assert_eq!(first.read("GET").unwrap().status, 200);
+    assert_eq!(gateway.get("/third").status, 200);
 }
 
 #[test]

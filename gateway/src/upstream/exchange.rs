@@ -214,16 +214,9 @@ impl Exchange {
             attempts.sign(upstream, &mut header)?;
             let method = header.method.clone();
             let whole = payload.is_at_hand();
-            let mut attempt = Attempt {
-                exchange: self,
-                upstream,
-                endpoint: &endpoint,
-                interim,
-                attempts,
-                whole,
-                reused: false,
-                sent: None,
-            };
+            let (exchange, endpoint) = (self, &endpoint);
+            let mut attempt =
+                Attempt { exchange, upstream, endpoint, interim, attempts, whole, reused: false, sent: None };
             let outcome = attempt.run(header, payload, place).await;
             let Attempt { reused, sent, .. } = attempt;
             let asked = Asked { method: &method, replayable: payload.is_replayable(), reused, sent };

@@ -167,6 +167,8 @@ impl Drop for Waiting<'_> {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
     use super::*;
 
     const LONG: Duration = Duration::from_hours(1);
@@ -268,27 +270,26 @@ mod tests {
         assert_eq!((places.taken(), places.waiting()), (0, 0));
     }
 
+    /// Takes a place again and again; counts those who are inside, and the most there ever were.
+    async fn come_and_go(places: Arc<Places>, (inside, most): (Arc<AtomicUsize>, Arc<AtomicUsize>), number: u64) {
+        for turn in 0..200_u64 {
+            let patience = Duration::from_micros((number * 31 + turn * 17) % 300);
+            let place = places.enter(&Room { most: 3, queue: 20, patience }, None).await;
+            if place.is_err() {
+                continue;
+            }
+            most.fetch_max(inside.fetch_add(1, Ordering::SeqCst) + 1, Ordering::SeqCst);
+            tokio::task::yield_now().await;
+            inside.fetch_sub(1, Ordering::SeqCst);
+        }
+    }
+
     #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
     async fn whatever_happens_there_are_never_too_many_and_none_is_lost() {
-        use std::sync::atomic::{AtomicUsize, Ordering};
         let places = Arc::new(Places::default());
         let (inside, most_seen) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
-        let client = |number: u64| {
-            let (places, inside, seen) = (Arc::clone(&places), Arc::clone(&inside), Arc::clone(&most_seen));
-            let turn = async move |turn: u64| {
-                let patience = Duration::from_micros((number * 31 + turn * 17) % 300);
-                let Ok(_place) = places.enter(&Room { most: 3, queue: 20, patience }, None).await else { return };
-                seen.fetch_max(inside.fetch_add(1, Ordering::SeqCst) + 1, Ordering::SeqCst);
-                tokio::task::yield_now().await;
-                inside.fetch_sub(1, Ordering::SeqCst);
-            };
-            async move {
-                for number in 0..200 {
-                    turn(number).await;
-                }
-            }
-        };
-        let clients: Vec<_> = (0..64_u64).map(|number| tokio::spawn(client(number))).collect();
+        let client = |number| come_and_go(Arc::clone(&places), (Arc::clone(&inside), Arc::clone(&most_seen)), number);
+        let clients: Vec<_> = (0..64).map(|number| tokio::spawn(client(number))).collect();
         for client in clients {
             client.await.unwrap();
         }

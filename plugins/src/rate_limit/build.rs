@@ -17,10 +17,8 @@ use super::{
     shared::Shared,
     store::Store,
 };
-use crate::{
-    fields::below,
-    key::{DEFAULT_PREFIX, Parts},
-};
+use crate::fields::below;
+use crate::key::{DEFAULT_PREFIX, Parts};
 
 /// Fewest and most keys that are remembered.
 const ENTRIES: std::ops::RangeInclusive<u32> = 1_000..=50_000_000;

@@ -79,6 +79,7 @@ fn every_format_of_a_schema_is_listed() {
         FileText,
         Glob,
         Network,
+        Percent,
         Sha256Hex,
         StatusSet
     ));
