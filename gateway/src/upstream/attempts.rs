@@ -76,11 +76,6 @@ pub struct Asked<'a> {
 }
 
 impl Attempts {
-    /// None made yet; `deadline` bounds them all.
-    pub fn until(deadline: Instant) -> Self {
-        Self { deadline: Some(deadline), ..Self::default() }
-    }
-
     /// The bound of all attempts, at most the upstream's own.
     fn bound(&self, upstream: &Upstream) -> Instant {
         self.deadline.unwrap_or_else(|| Instant::now() + upstream.timeouts.total)
