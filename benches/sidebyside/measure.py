@@ -34,8 +34,10 @@ def run_rounds(names, scenario, env, options):
             for name in names[index % len(names) :] + names[: index % len(names)]:
                 note(f"round {index + 1} of {options.rounds}{' (warm-up)' if index == 0 else ''}: {name}")
                 results[name]["rounds"].append(measure(name, *started[name], scenario, env, options, index))
-        for name, (child, _) in started.items():
+        for name, (child, run) in started.items():
             results[name]["rss_kib"] = rss_kib(child.pid)
+            if judged := scenario.proxies[name].decisions:
+                results[name]["decisions"] = int(judged(run))
     for name, (_, run) in started.items():
         if scenario.proxies[name].access_log:
             results[name]["logged"] = count_lines(run.dir / "access.log")

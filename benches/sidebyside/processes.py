@@ -105,10 +105,10 @@ def wait_ready(child, name, urls, output, headers=()):
     return answer[0]
 
 
-def status(url):
-    """The status of an answer to a request that carries nothing."""
+def status(url, headers=()):
+    """The status of an answer."""
     try:
-        get(url, [])
+        get(url, headers)
     except urllib.error.HTTPError as error:
         return error.code
     return 200
@@ -129,7 +129,9 @@ def started_proxy(name, scenario, env):
         urls.append(f"{'https' if run.tls else 'http'}://{run.listen}{PROBE_PATH}")
         headers = wait_ready(child, name, urls, output, request_headers(scenario, env))
         if proxy.refuses and status(urls[-1]) != 401:
-            raise Failure(f"{name} lets a request without a token pass: its row would not be true")
+            raise Failure(f"{name} lets a request without a credential pass: its row would not be true")
+        if proxy.decisions and not any(status(urls[-1], scenario.seldom) == 429 for _ in range(20)):
+            raise Failure(f"{name} does not hold to its limit: its row would not be true")
         for field in proxy.response_headers:
             if field not in headers:
                 raise Failure(f"{name} does not set {field}: its row would not be true")
@@ -159,4 +161,4 @@ def load_command(env, kind, run, scenario, *more):
 
 def request_headers(scenario, env):
     """What each request carries: tokens that are new each time the load puts in itself."""
-    return [f"Authorization: Bearer {env['token']}"] if scenario.bearer else []
+    return [*scenario.headers, *([f"Authorization: Bearer {env['token']}"] if scenario.bearer else [])]

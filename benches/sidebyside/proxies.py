@@ -7,6 +7,8 @@ import pathlib
 # Settings that bare Pingora shares with Crossway: gateway/src/front/mod.rs has the buffers.
 POOL, READ_BUFFER, WRITE_BUFFER = 512, 2048, 1460
 
+ADMIN_TOKEN = "only-for-this-benchmark"
+
 
 @dataclasses.dataclass(frozen=True)
 class Proxy:
@@ -17,7 +19,8 @@ class Proxy:
     ready_path: str = ""  # asked on the admin port; without it the first right answer counts
     response_headers: tuple = ()  # must be in every answer: proof that the proxy does what `does` says
     access_log: bool = False
-    refuses: bool = False  # whether a request without a token is answered 401
+    refuses: bool = False  # whether a request without a credential is answered 401
+    decisions: object = None  # `decisions(run)` says how often it has judged a limit, by its own count
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,14 +60,14 @@ def start_bare(run):
     ]
 
 
-def crossway(run, plugins=""):
-    """Crossway with these plugins of its route; without them the route takes everybody."""
+def crossway(run, plugins="", *, more=""):
+    """Crossway with these plugins of its route; without them the route takes everybody. `more` are other sections."""
     config = run.dir / "crossway.yaml"
     pair = f'{{ cert: "{run.certificate}", key: "${{file:{run.key}}}" }}'
     tls = f", http2: false, tls: {{ certificates: [{pair}] }}" if run.tls else ""
     config.write_text(f"""\
 listeners: [{{ name: public, address: "{run.listen}"{tls} }}]
-admin: {{ address: "127.0.0.1:{run.admin}", token: only-for-this-benchmark }}
+admin: {{ address: "127.0.0.1:{run.admin}", token: {ADMIN_TOKEN} }}
 limits: {{ client: {{ requests_per_connection: 100000000 }} }}
 runtime: {{ threads: 1, drain: {{ readiness_delay: 0s, deadline: 5s }} }}
 telemetry: {{ access_log: {{ to: "file:{run.dir}/access.log" }} }}
@@ -78,7 +81,7 @@ routes:
     match: {{ path: "/{{rest...}}" }}
     {f"plugins: {plugins}" if plugins else "auth: none"}
     upstream: origin
-""")
+{more}""")
     return [run.bin["crossway"], "run", "-c", str(config)]
 
 

@@ -35,7 +35,7 @@ def table(head, rows):
         print("  ".join(cells).rstrip())
 
 
-def load_row(name, r, does):
+def load_row(name, r, does, has_decisions):
     return [
         name,
         str(r["requests"]),
@@ -47,6 +47,7 @@ def load_row(name, r, does):
         f"{r['busy']:.0%}",
         f"{r['rss_kib'] / 1024:.1f}",
         str(r["errors"]),
+        *([str(r.get("decisions", "-"))] if has_decisions else []),
         does,
     ]
 
@@ -60,8 +61,10 @@ def print_tables(report):
     print(f"{report['machine']}; one core for each proxy")
     print(f"Closed loop of {report['connections']} keep-alive connections:\n")
     ratio = f"ratio to {REFERENCE} (min-max)"
-    head = ["proxy", "requests", "CPU us/req", ratio, "p50 us", "p99 us", "req/s", "core", "RSS MiB", "errors", "does"]
-    table(head, [load_row(name, r, report["does"][name]) for name, r in report["load"].items()])
+    head = ["proxy", "requests", "CPU us/req", ratio, "p50 us", "p99 us", "req/s", "core", "RSS MiB", "errors"]
+    has_decisions = any("decisions" in r for r in report["load"].values())
+    head += ["decisions", "does"] if has_decisions else ["does"]
+    table(head, [load_row(name, r, report["does"][name], has_decisions) for name, r in report["load"].items()])
     if report["idle"]:
         print(f"\n{report['idle_connections']} idle connections, each after one request, in a fresh process:\n")
         head = ["proxy", "RSS MiB before", "RSS MiB open", "KiB/connection", "still open"]
@@ -77,6 +80,8 @@ def verdict(report, options):
             yield f"{name}: it ended {r['reconnects']} connections, and all should have been kept alive"
         if "logged" in r and r["logged"] < r["requests"]:
             yield f"{name}: {r['requests']} requests, but only {r['logged']} lines in its access log"
+        if "decisions" in r and r["decisions"] < r["requests"]:
+            yield f"{name}: {r['requests']} requests, but only {r['decisions']} decisions on limits"
     for name, r in report["idle"].items():
         if r["still_open"] != options.idle:
             yield f"{name}: only {r['still_open']} of {options.idle} idle connections stayed open"

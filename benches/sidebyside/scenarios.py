@@ -3,6 +3,7 @@
 import dataclasses
 
 from .checked import CHECKED
+from .limited import LIMITED, OFTEN, SELDOM
 from .proxies import PROXIES
 
 
@@ -14,6 +15,8 @@ class Scenario:
     load: tuple = ()  # arguments of the load
     tls: bool = False
     bearer: str = ""  # "same": each request carries the same token; "new": each another one
+    headers: tuple = ()  # fields of each request
+    seldom: tuple = ()  # fields of a caller whose limit a few requests reach
     idle: bool = True  # whether idle connections are measured too
 
 
@@ -27,4 +30,6 @@ SCENARIOS = {
     "jwt": Scenario(CHECKED, bearer="same", idle=False),
     # A JWT that it sees for the first time, in each request.
     "new-jwt": Scenario(CHECKED, bearer="new", idle=False),
+    # An API key, and a rate limit of its owner that is not reached.
+    "limit": Scenario(LIMITED, headers=(OFTEN,), seldom=(SELDOM,), idle=False),
 }
