@@ -1,6 +1,6 @@
 //! The listener for operators.
 
-use crate::harness::{Gateway, closed_address, exchange};
+use crate::harness::{Gateway, Killed, closed_address, exchange};
 
 const CONFIG: &str = "routes: [{ name: all, match: { path: \"/{rest...}\" }, auth: none, plugins: [{ respond: { status: 200, body: data } }] }]\n";
 
@@ -43,16 +43,6 @@ fn the_data_plane_has_none_of_these_pages() {
     let gateway = Gateway::start(CONFIG);
     for page in ["/metrics", "/healthz", "/readyz", "/api/status", "/api/reload"] {
         assert_eq!(gateway.get(page).text(), "data", "{page}");
-    }
-}
-
-/// A process that does not outlive its test.
-struct Killed(std::process::Child);
-
-impl Drop for Killed {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
     }
 }
 

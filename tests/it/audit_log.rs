@@ -12,7 +12,9 @@ use rustls::ALL_VERSIONS;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use crate::harness::{Connection, Folder, Gateway, Secure, Trust, closed_address, eventually, frames, raw, websocket};
+use crate::harness::{
+    Connection, Folder, Gateway, Killed, Secure, Trust, closed_address, eventually, frames, raw, websocket,
+};
 
 const ALICE: (&str, &str) = ("key-of-alice", "d16a80956c32f3f5fb979bea408abac8c3eef6c54ecb234279e337146cf87b47");
 
@@ -269,16 +271,6 @@ fn a_call_over_the_network_has_its_address() {
     assert_eq!(crate::harness::exchange(&address, "GET /api/status", &[host, token], b"").status, 200);
     let called = place.wait_for("admin.called", 1);
     has(&called[0], &json!({ "actor": "admin", "source": "127.0.0.1", "source_uid": null, "source_pid": null }));
-}
-
-/// A process that does not outlive its test.
-struct Killed(std::process::Child);
-
-impl Drop for Killed {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
 }
 
 #[test]

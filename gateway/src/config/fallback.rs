@@ -1,11 +1,11 @@
 //! What is done when an upstream has failed for good.
 
-use std::{borrow::Cow, collections::BTreeMap};
+use std::borrow::Cow;
 
-use crossway_plugin_api::config::{FieldValue, StatusSet};
+use crossway_plugin_api::config::StatusSet;
+use crossway_plugins::respond::Fixed;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
 
 /// What takes the place of an upstream's failure, while nothing of it has gone to the client: exactly one of `respond` and
 /// `upstream`. The chain's response phases run on it as on any other answer.
@@ -17,7 +17,7 @@ pub struct Fallback {
     #[schemars(length(min = 1))]
     pub on: Vec<FallbackOn>,
     /// A fixed answer.
-    pub respond: Option<Respond>,
+    pub respond: Option<Fixed>,
     /// Another upstream, which is tried by its own settings in what is left of the request's time. A request that the first
     /// upstream may have acted on goes there only if its `retry.methods` allow that it is repeated, and none goes whose
     /// body is not at hand any more.
@@ -26,24 +26,6 @@ pub struct Fallback {
 
 fn failures() -> Vec<FallbackOn> {
     FallbackOn::WORDS.into_iter().map(|(_, on)| on).collect()
-}
-
-/// A fixed answer.
-#[derive(Debug, Clone, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub struct Respond {
-    /// Status of the answer, 200 to 599 (RFC 9110, section 15). 204, 205 and 304 have no body.
-    #[schemars(range(min = 200, max = 599))]
-    pub status: u16,
-    /// The body, as text. Default none.
-    pub body: Option<String>,
-    /// `Content-Type` of the body. Default `text/plain; charset=utf-8`, with `json` `application/json`.
-    pub content_type: Option<FieldValue>,
-    /// The body, as JSON; in place of `body`.
-    pub json: Option<Value>,
-    /// Header fields of the answer.
-    #[serde(default)]
-    pub headers: BTreeMap<String, FieldValue>,
 }
 
 /// A failure that something can take the place of.

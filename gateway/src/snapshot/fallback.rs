@@ -10,7 +10,7 @@ use prometheus::IntCounter;
 use super::{Compiler, Target};
 use crate::{
     config::{
-        fallback::{Fallback as Config, FallbackOn, Respond},
+        fallback::{Fallback as Config, FallbackOn},
         route::Route,
     },
     upstream::Upstream,
@@ -91,7 +91,7 @@ impl Compiler<'_> {
             }
         }
         let instead = match (&fallback.respond, &fallback.upstream) {
-            (Some(respond), None) => Instead::Reply(self.fixed_reply(&format!("{place}/respond"), respond)?),
+            (Some(fixed), None) => Instead::Reply(self.fixed_reply(&format!("{place}/respond"), fixed)?),
             (None, Some(name)) if config.upstream.as_ref() == Some(name) => {
                 self.error(&format!("{place}/upstream"), "is the upstream that has failed: name another");
                 return None;
@@ -113,9 +113,8 @@ impl Compiler<'_> {
         fallback.on.iter().map(|on| (*on, self.around.metrics.fallback(route, on.name()))).collect()
     }
 
-    fn fixed_reply(&mut self, place: &str, respond: &Respond) -> Option<Reply> {
-        let Respond { status, body, content_type, json, headers } = respond.clone();
-        let reply = Fixed { status, body, content_type, json, headers }.reply();
+    fn fixed_reply(&mut self, place: &str, fixed: &Fixed) -> Option<Reply> {
+        let reply = fixed.clone().reply();
         reply.map_err(|wrong| self.error(&format!("{place}/{}", wrong.field), wrong.reason)).ok()
     }
 

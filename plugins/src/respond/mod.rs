@@ -80,17 +80,22 @@ impl PluginConfig for Config {
     }
 }
 
-/// A fixed answer, as a configuration has it.
+/// A fixed answer, as it stands in other places of a configuration. Serde cannot both flatten this into the settings above
+/// and refuse unknown keys, so they repeat it.
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
 pub struct Fixed {
-    /// Status, 200 to 599.
+    /// Status of the answer, 200 to 599 (RFC 9110, section 15). 204, 205 and 304 have no body.
+    #[schemars(range(min = 200, max = 599))]
     pub status: u16,
-    /// The body, as text.
+    /// The body, as text. Default none.
     pub body: Option<String>,
-    /// `Content-Type` of the body, if it is not the usual one.
+    /// `Content-Type` of the body. Default `text/plain; charset=utf-8`, with `json` `application/json`.
     pub content_type: Option<FieldValue>,
     /// The body, as JSON; in place of `body`.
     pub json: Option<Value>,
     /// Header fields of the answer.
+    #[serde(default)]
     pub headers: BTreeMap<String, FieldValue>,
 }
 

@@ -31,6 +31,16 @@ pub use secure::{Secure, Trust};
 pub use silent::Silent;
 pub use upstream::{Answer, Received, Upstream};
 
+/// A process that does not outlive its test.
+pub struct Killed(pub std::process::Child);
+
+impl Drop for Killed {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
 /// Longest a test waits for anything.
 pub const PATIENCE: Duration = Duration::from_secs(20);
 
