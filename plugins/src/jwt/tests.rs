@@ -15,6 +15,7 @@ mod fetching;
 mod rules;
 mod settings;
 mod vectors;
+mod web_signatures;
 
 const NOW: u64 = 1_800_000_000;
 const ISSUER: &str = "https://idp.test";

@@ -26,14 +26,35 @@ pub(super) struct Unverified<'t> {
 /// (RFC 7515, section 4.1.11; RFC 7797; RFC 7516).
 const UNREADABLE: [&str; 6] = ["crit", "b64", "zip", "enc", "epk", "p2c"];
 
-/// Reads a token. What its header says of keys (`jku`, `jwk`, `x5u`, `x5c`) is never looked at.
+/// Reads a token.
 pub(super) fn read(token: &str) -> Result<Unverified<'_>, Reason> {
+    let Signed { algorithm, kid, header, content, message, signature } = signed(token)?;
+    let typ = text(&header, "typ")?.map(media_type);
+    let claims = json::object(&content).ok_or("the claims are no JSON object with each name once")?;
+    Ok(Unverified { algorithm, kid, typ, claims, message, signature })
+}
+
+/// A signed text, whatever it says (RFC 7515).
+pub(super) struct Signed<'t> {
+    pub(super) algorithm: Algorithm,
+    /// The name of the key.
+    pub(super) kid: Option<String>,
+    header: Map<String, Value>,
+    content: Vec<u8>,
+    /// What is signed.
+    pub(super) message: &'t str,
+    /// The signature, as it came.
+    pub(super) signature: &'t str,
+}
+
+/// Reads the compact form. What the header says of keys (`jku`, `jwk`, `x5u`, `x5c`) is never looked at.
+pub(super) fn signed(token: &str) -> Result<Signed<'_>, Reason> {
     let mut parts = token.split('.');
-    let (Some(header), Some(claims), Some(signature), None) = (parts.next(), parts.next(), parts.next(), parts.next())
+    let (Some(header), Some(content), Some(signature), None) = (parts.next(), parts.next(), parts.next(), parts.next())
     else {
         return Err("not three parts");
     };
-    let message = &token[..header.len() + 1 + claims.len()];
+    let message = &token[..header.len() + 1 + content.len()];
     let header = json::object(&decode(header)?).ok_or("the header is no JSON object with each name once")?;
     if UNREADABLE.iter().any(|name| header.contains_key(*name)) {
         return Err("the header has a member that changes how the token is read");
@@ -41,12 +62,11 @@ pub(super) fn read(token: &str) -> Result<Unverified<'_>, Reason> {
     let algorithm = header.get("alg").and_then(Value::as_str).and_then(Algorithm::named);
     let algorithm = algorithm.ok_or("no algorithm, or an unknown one")?;
     let kid = text(&header, "kid")?.map(str::to_owned);
-    let typ = text(&header, "typ")?.map(media_type);
-    let claims = json::object(&decode(claims)?).ok_or("the claims are no JSON object with each name once")?;
+    let content = decode(content)?;
     if signature.is_empty() {
         return Err("no signature");
     }
-    Ok(Unverified { algorithm, kid, typ, claims, message, signature })
+    Ok(Signed { algorithm, kid, header, content, message, signature })
 }
 
 /// The short form of a media type, in which types are compared (RFC 7515, section 4.1.9).
