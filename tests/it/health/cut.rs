@@ -235,6 +235,26 @@ fn a_client_that_reads_late_blames_nobody() {
     }
 }
 
+/// A server that does not want the rest of a request can only break the connection, and its answer with it; and while the
+/// request goes on, it may have nothing to say.
+#[test]
+fn an_answer_to_half_a_request_blames_nobody() {
+    for is_closed in [true, false] {
+        let address = serve(move |stream| {
+            let _ = stream.write_all(HALF_OF_CHUNKS.as_bytes());
+            while !is_closed && stream.read(&mut [0; 4096]).is_ok_and(|read| read > 0) {}
+        });
+        let breaker = BREAKER.replace("consecutive: 2", "consecutive: 1");
+        let gateway = Gateway::start(&config(&[&address], &format!("{QUIET}, {breaker}")));
+        let mut client = Connection::open(&gateway.address());
+        client.send(b"POST / HTTP/1.1\r\nHost: t\r\nContent-Length: 100\r\n\r\nsome of it");
+        let answer = client.read("POST").unwrap();
+        assert!(answer.status == 200 && !answer.complete, "{answer:?}");
+        eventually("it has gone", || (endpoint(&gateway, &address)["in_flight"] == 0).then_some(()));
+        assert_eq!(circuit(&gateway)["state"], "closed", "{is_closed}");
+    }
+}
+
 fn called(server: &H2Upstream, settings: &str) -> Gateway {
     let settings = format!("http2: true, {QUIET}, {settings}");
     let config = config(&[server.address()], &settings).replace("auth: none,", "auth: none, grpc_web: true,");
@@ -318,6 +338,13 @@ fn a_deadline_of_the_callers_is_none_in_trailers_either() {
     for _ in 0..3 {
         call(&gateway, "Held", &[("grpc-timeout", "300m")]);
     }
+    assert_eq!(circuit(&gateway)["state"], "closed");
+    // Also one that is longer than what is configured for the header.
+    let settings =
+        format!("http2: true, timeouts: {{ idle: 30s, total: 5s }}, {}", BREAKER.replace("tive: 2", "tive: 1"));
+    let text = config(&[server.address()], &settings).replace("auth: none,", "auth: none, grpc_web: true,");
+    let gateway = Gateway::start(&text);
+    call(&gateway, "Held", &[("grpc-timeout", "6S")]);
     assert_eq!(circuit(&gateway)["state"], "closed");
 }
 
