@@ -41,7 +41,9 @@ impl Redis {
             assert!(nodes[0].0.ask(&format!("CLUSTER MEET 127.0.0.1 {} {bus}", node.port)).starts_with("+OK"));
         }
         let nodes = nodes.map(|(node, _)| node);
-        nodes.iter().for_each(|node| node.wait_well(3));
+        for node in &nodes {
+            node.wait_well(3);
+        }
         nodes
     }
 

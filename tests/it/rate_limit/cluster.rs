@@ -163,7 +163,9 @@ fn a_node_that_fails_and_comes_back() {
     let counted = asked(&local);
     assert!(counted.ends_with(&[429; 2]) && counted.iter().all(|s| matches!(s, 200 | 429)), "{counted:?}");
     nodes[at].start_again();
-    nodes.iter().for_each(|node| node.wait_well(3));
+    for node in &nodes {
+        node.wait_well(3);
+    }
     for gateway in [&local, &allow, &deny] {
         eventually("the store is back", || {
             (gateway.metric("crossway_store_up{store=\"shared\"}") == 1.0).then_some(())
