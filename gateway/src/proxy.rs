@@ -98,6 +98,7 @@ impl ProxyHttp for Proxy {
         end: bool,
         flight: &mut Flight,
     ) -> Result<Option<Duration>> {
+        Steps::upstream_response_body(end, flight);
         Steps::response_body(piece, end, flight).map(|()| None)
     }
 

@@ -1,6 +1,7 @@
 //! Probes, ejections and circuits, as clients and servers see them.
 
 mod circuit;
+mod cut;
 mod ejected;
 mod probed;
 
@@ -32,6 +33,14 @@ enum Mood {
     Slow,
     /// Fine, but for the page that probes ask for.
     Ill,
+    /// Closes the connection within its answer.
+    Cut,
+    /// The same with an answer in chunks.
+    CutChunks,
+    /// Begins an answer in chunks, and goes on with something else.
+    Garbled,
+    /// Falls silent within its answer.
+    Stuck,
 }
 
 /// A server that changes its mood, and can be killed and come back on its address.
@@ -42,8 +51,23 @@ struct Server {
     released: Arc<AtomicBool>,
 }
 
-const MOODS: [Mood; 8] =
-    [Mood::Well, Mood::Sorry, Mood::Defective, Mood::Dead, Mood::Hung, Mood::Held, Mood::Slow, Mood::Ill];
+const MOODS: [Mood; 12] = [
+    Mood::Well,
+    Mood::Sorry,
+    Mood::Defective,
+    Mood::Dead,
+    Mood::Hung,
+    Mood::Held,
+    Mood::Slow,
+    Mood::Ill,
+    Mood::Cut,
+    Mood::CutChunks,
+    Mood::Garbled,
+    Mood::Stuck,
+];
+
+const HALF: &str = "HTTP/1.1 200 OK\r\nContent-Length: 8\r\n\r\nhalf";
+const HALF_OF_CHUNKS: &str = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n4\r\nhalf\r\n";
 
 impl Server {
     fn start() -> Self {
@@ -63,6 +87,10 @@ impl Server {
             Mood::Defective => Answer::new(500, &[], b""),
             Mood::Dead => Answer::raw(""),
             Mood::Hung => Answer::silence(),
+            Mood::Cut => Answer::raw(HALF),
+            Mood::CutChunks => Answer::raw(HALF_OF_CHUNKS),
+            Mood::Garbled => Answer::raw(format!("{HALF_OF_CHUNKS}what is this\r\n")),
+            Mood::Stuck => Answer::stuck(HALF_OF_CHUNKS),
             Mood::Held => {
                 eventually("the answer is released", || released.load(Ordering::SeqCst).then_some(()));
                 Answer::ok("released")

@@ -1,5 +1,6 @@
 //! Limits as clients meet them.
 
+mod cluster;
 mod script;
 mod shared;
 

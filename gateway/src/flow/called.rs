@@ -24,7 +24,7 @@ use super::{
 };
 use crate::{
     request::{self, BodyFraming},
-    upstream::{Asked, Endpoint, Upstream, exchange, fault, lease::Lease, state::InFlight},
+    upstream::{Answering, Asked, Endpoint, Upstream, exchange, fault, lease::Lease, state::InFlight},
 };
 
 /// A call whose response header has come.
@@ -53,6 +53,7 @@ pub(super) async fn run(
     if answered.is_err() || declined.is_some() {
         // The answer, if any, ends before the request can begin anew.
         let came = answered.map(drop);
+        admitted.attempts.decline();
         upload.rewind();
         admitted.upload = Some(Box::new(upload));
         return came.map(|()| declined.map_or(Next::Sent, Next::Declined));
@@ -60,7 +61,8 @@ pub(super) async fn run(
     let answered = answered?;
     // From here on the messages go on their way, and are not kept.
     admitted.is_spent = true;
-    let mut passing = Passing { session, admitted, upload: &mut upload, idle: upstream.timeouts.idle };
+    let (answering, idle) = (admitted.attempts.answering(), upstream.timeouts.idle);
+    let mut passing = Passing { session, admitted, upload: &mut upload, idle, answering };
     if let Err(fault) = passing.run(answered).await {
         passing.upload.stop();
         return passing.tell(steps, fault).await;
@@ -166,6 +168,8 @@ struct Passing<'a> {
     upload: &'a mut Upload,
     /// Longest time in which neither direction moves.
     idle: Duration,
+    /// What the end of the answer says of the endpoint.
+    answering: Option<Answering>,
 }
 
 /// What comes next from the upstream.
@@ -177,11 +181,14 @@ enum Piece {
 impl Passing<'_> {
     async fn run(&mut self, answered: Answered) -> Result<(), Fault> {
         let Answered { head, mut lease, _place } = answered;
-        let ended = lease.is_body_read()?;
+        let ended = lease.is_body_read().inspect_err(|fault| self.broke(fault))?;
         let head = self.head(head)?;
+        if ended {
+            self.ended(None);
+        }
         self.write(HttpTask::Header(Box::new(head), ended)).await?;
         if !ended {
-            while let Some(task) = self.next(&mut lease).await? {
+            while let Some(task) = self.task(&mut lease).await? {
                 let last = matches!(&task, HttpTask::Trailer(_) | HttpTask::Done | HttpTask::Body(_, true));
                 self.write(task).await?;
                 if last {
@@ -217,8 +224,19 @@ impl Passing<'_> {
         Ok(head)
     }
 
+    /// What comes next, in the client's form.
+    async fn task(&mut self, lease: &mut Lease) -> Result<Option<HttpTask>, Fault> {
+        let piece = self.next(lease).await.inspect_err(|fault| self.broke(fault))?;
+        match &piece {
+            Piece::Data(_, false) => self.moves(),
+            Piece::Data(_, true) => self.ended(None),
+            Piece::End(fields) => self.ended(fields.as_ref()),
+        }
+        Ok(Some(self.in_clients_form(piece)))
+    }
+
     /// Waits for more of the answer, and moves the request on meanwhile.
-    async fn next(&mut self, lease: &mut Lease) -> Result<Option<HttpTask>, Fault> {
+    async fn next(&mut self, lease: &mut Lease) -> Result<Piece, Fault> {
         let stream = lease.http2()?;
         let piece = loop {
             let patience = self.patience();
@@ -228,23 +246,45 @@ impl Passing<'_> {
                 () = tokio::time::sleep_until(patience.until.into()) => Err(patience.fault()),
             };
             moved?;
+            self.moves();
         };
-        let piece = match piece {
+        match piece {
             Some(data) => {
                 let end = stream.check_response_end_or_error().map_err(|e| fault::upstream(&e))?;
-                Piece::Data(data, end)
+                Ok(Piece::Data(data, end))
             }
             None => {
                 let patience = self.patience();
                 let read = patience.bound(stream.read_trailers()).await?;
-                Piece::End(read.map_err(|e| fault::upstream(&e))?)
+                Ok(Piece::End(read.map_err(|e| fault::upstream(&e))?))
             }
-        };
-        Ok(Some(self.task(piece)))
+        }
     }
 
-    /// A piece in the client's form.
-    fn task(&mut self, piece: Piece) -> HttpTask {
+    fn moves(&mut self) {
+        if let Some(answering) = &mut self.answering {
+            answering.moves();
+        }
+    }
+
+    /// The answer is over, with these trailers or none.
+    fn ended(&mut self, trailers: Option<&http::HeaderMap>) {
+        if let Some(mut answering) = self.answering.take() {
+            answering.ended(self.admitted.grpc.as_ref().and_then(|call| call.ended(trailers)));
+        }
+    }
+
+    /// A fault has ended the answer.
+    fn broke(&mut self, fault: &Fault) {
+        // A caller that waits for the end of a stream has set the deadline itself.
+        let Some(mut answering) = self.answering.take().filter(|_| *fault != Fault::Deadline) else { return };
+        if self.upload.is_over() {
+            answering.note_sent();
+        }
+        answering.broke(fault, self.admitted.conn.kept_waiting());
+    }
+
+    fn in_clients_form(&mut self, piece: Piece) -> HttpTask {
         let call = self.admitted.grpc.as_mut();
         let ended = |call: Option<&mut grpc::Call>, data, end| {
             let mut data = data;

@@ -302,7 +302,7 @@ async fn stream_answer(
 
 /// The next piece of the response, or the end of the client's patience.
 async fn next_piece(session: &mut Session, admitted: &Admitted, answer: &mut Answer) -> Result<Option<Bytes>, Fault> {
-    if admitted.framing.body == BodyFraming::None {
+    if admitted.framing.body == BodyFraming::None || session.as_downstream_mut().is_body_done() {
         unless_gone(session, pin!(answer.next())).await
     } else {
         answer.next().await

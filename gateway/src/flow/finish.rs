@@ -26,6 +26,10 @@ impl Steps {
             self.gateway.metrics.fault(fault.code());
             in_air.failed(&fault);
         }
+        if error.is_none() {
+            // Of some answers the end comes in no piece.
+            in_air.answer_ended();
+        }
         let duration = in_air.started.elapsed();
         let head = answered(session);
         let outcome = Outcome {

@@ -28,7 +28,7 @@ use crate::{
     front::Conn,
     request::Framing,
     snapshot::{ListenerState, Route, Snapshot},
-    upstream::{Attempts, Upstream, bound::Bound, exchange::Kept, state::InFlight},
+    upstream::{Answering, Attempts, Upstream, bound::Bound, exchange::Kept, state::InFlight},
 };
 
 pub use grpc::trailers::clean as clean_trailers;
@@ -107,6 +107,8 @@ pub struct Attempt {
     pub declined: Option<http::StatusCode>,
     /// What bounds the wait of the moment.
     pub bound: Option<Bound>,
+    /// What the end of its answer says of the endpoint.
+    pub answering: Option<Answering>,
 }
 
 /// What is logged and counted when a request ends.

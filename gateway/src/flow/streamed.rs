@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Instant};
 
 use bytes::Bytes;
 use crossway_plugin_api::Fault;
-use http::{StatusCode, Version};
+use http::{StatusCode, Version, header};
 use pingora_core::{Error, ErrorSource, ErrorType, Result, upstreams::peer::HttpPeer};
 use pingora_http::{RequestHeader, ResponseHeader};
 use pingora_proxy::Session;
@@ -17,7 +17,7 @@ use crate::{
     upstream::{
         Asked, Upstream,
         exchange::{self, Kept},
-        fault, peer,
+        fault, has_body, peer,
     },
 };
 
@@ -38,6 +38,22 @@ impl Admitted {
     fn end_attempt(&mut self) {
         self.attempts.leave();
         self.conn.answer_by(None);
+    }
+
+    /// The answer of the current attempt is over.
+    pub(super) fn answer_ended(&mut self) {
+        if let Some(mut answering) = self.attempt.answering.take() {
+            answering.ended(None);
+        }
+    }
+
+    /// A fault has ended the answer of the current attempt.
+    fn answer_broke(&mut self, fault: &Fault) {
+        let Some(mut answering) = self.attempt.answering.take() else { return };
+        if self.attempt.sent.is_some() {
+            answering.note_sent();
+        }
+        answering.broke(fault, self.conn.kept_waiting());
     }
 
     /// Bounds the wait for the response header from now on.
@@ -158,13 +174,30 @@ impl Steps {
         }
         in_air.is_spent = !asked.replayable;
         if in_air.declines(session, res.status) {
+            in_air.attempts.decline();
             in_air.attempt.declined = Some(res.status);
             let mut error =
                 Error::explain(ErrorType::HTTPStatus(res.status.as_u16()), "something else takes its place");
             error.set_retry(false);
             return Err(error.into_up());
         }
+        in_air.attempt.answering = in_air.attempts.answering();
+        let method = &session.req_header().method;
+        let is_empty = res.headers.get(header::CONTENT_LENGTH).is_some_and(|length| length.as_bytes() == b"0");
+        if is_empty || !has_body(method, res.status) {
+            in_air.answer_ended();
+        }
         Ok(())
+    }
+
+    /// A piece of the response, as it comes from the upstream.
+    pub fn upstream_response_body(end: bool, flight: &mut Flight) {
+        let Some(in_air) = flight.admitted() else { return };
+        if end {
+            in_air.answer_ended();
+        } else if let Some(answering) = &mut in_air.attempt.answering {
+            answering.moves();
+        }
     }
 
     /// The response header on its way to the client.
@@ -244,7 +277,10 @@ impl Steps {
         if let Some(upstream) = in_air.upstream.clone() {
             // Time-outs come this way, and what else ended an attempt without a word on trying again.
             let asked = asked(session, &in_air.attempt);
-            in_air.attempts.note(&upstream, Err(&fault), &asked);
+            in_air.attempts.note(&upstream, &fault, &asked);
+        }
+        if *error.esource() == ErrorSource::Upstream && in_air.outcome.fault.is_none() {
+            in_air.answer_broke(&fault);
         }
         in_air.end_attempt();
         if in_air.outcome.code.is_some() {

@@ -99,6 +99,8 @@ pub struct Conn {
     answer_by: AtomicU64,
     cut: AtomicU8,
     pace: Mutex<Option<(u64, Duration)>>,
+    /// Microseconds in which the client of the current request has taken nothing of what was there for it.
+    kept_waiting: AtomicU64,
     /// Microseconds that an upgraded connection may be silent for; 0 while it is not upgraded.
     tunnel_idle: AtomicU64,
 }
@@ -112,6 +114,7 @@ impl Conn {
             answer_by: AtomicU64::new(0),
             cut: AtomicU8::new(0),
             pace: Mutex::new(None),
+            kept_waiting: AtomicU64::new(0),
             tunnel_idle: AtomicU64::new(0),
         })
     }
@@ -125,6 +128,7 @@ impl Conn {
     pub(super) fn hand(&self, ticket: Ticket) {
         self.answer_by.store(0, Ordering::Relaxed);
         self.cut.store(0, Ordering::Relaxed);
+        self.kept_waiting.store(0, Ordering::Relaxed);
         *self.ticket.lock() = Some(ticket);
     }
 
@@ -155,6 +159,15 @@ impl Conn {
     /// The bounds that a route has set since the last call.
     pub(super) fn take_pace(&self) -> Option<(u64, Duration)> {
         self.pace.lock().take()
+    }
+
+    /// How long the client has kept the answer waiting, in all.
+    pub fn kept_waiting(&self) -> Duration {
+        Duration::from_micros(self.kept_waiting.load(Ordering::Relaxed))
+    }
+
+    pub(super) fn keeps_waiting(&self, time: Duration) {
+        self.kept_waiting.fetch_add(micros(time), Ordering::Relaxed);
     }
 
     /// The connection is no HTTP from here on (a 101 goes out): it ends when nothing has moved for so long.

@@ -27,14 +27,15 @@ impl Pace {
         *self.since.get_or_insert_with(Instant::now) + self.left
     }
 
-    /// The wait is over; so many bytes have moved.
-    pub(super) fn moved(&mut self, bytes: usize) {
+    /// The wait is over; so many bytes have moved. How long it was, if there was one.
+    pub(super) fn moved(&mut self, bytes: usize) -> Option<Duration> {
         let waited = self.since.take().map(|since| since.elapsed());
         if self.rate == 0 || (waited.is_none() && self.left == self.most) {
-            return;
+            return waited;
         }
         let earned = Duration::from_nanos((bytes as u64).saturating_mul(1_000_000_000) / self.rate);
         self.left = self.left.saturating_sub(waited.unwrap_or_default()).saturating_add(earned).min(self.most);
+        waited
     }
 }
 
@@ -47,7 +48,7 @@ mod tests {
     fn waited(pace: &mut Pace, time: Duration, bytes: usize) {
         let now = Instant::now();
         pace.since = now.checked_sub(time);
-        pace.moved(bytes);
+        let _ = pace.moved(bytes);
     }
 
     #[test]

@@ -1,6 +1,10 @@
 //! The response to an exchange: what comes before its header, and what follows it.
 
-use std::{collections::VecDeque, task::Poll, time::Instant};
+use std::{
+    collections::VecDeque,
+    task::Poll,
+    time::{Duration, Instant},
+};
 
 use bytes::{Bytes, BytesMut};
 use crossway_plugin_api::Fault;
@@ -9,7 +13,7 @@ use parking_lot::Mutex;
 use pingora_core::protocols::http::client::HttpSession;
 use pingora_http::ResponseHeader;
 
-use super::{bound::Bound, fault, lease::Lease, state::InFlight};
+use super::{Answering, bound::Bound, fault, lease::Lease, state::InFlight};
 
 /// Responses on the way to the final one, such as 103 (RFC 9110, section 15.2), for whoever waits for that.
 #[derive(Default)]
@@ -31,6 +35,11 @@ impl Interim {
     }
 }
 
+/// Whether a response to `method` has a body at all (RFC 9110, section 6.4.1).
+pub fn has_body(method: &Method, status: StatusCode) -> bool {
+    *method != Method::HEAD && !matches!(status.as_u16(), 204 | 304)
+}
+
 /// A response whose header, as the upstream sent it, has been taken: what follows.
 pub struct Answer {
     /// The status.
@@ -39,6 +48,11 @@ pub struct Answer {
     pub declared_length: Option<u64>,
     lease: Lease,
     complete: bool,
+    /// What its end says of the endpoint.
+    answering: Option<Answering>,
+    /// When the last piece was given to whoever reads, and how long all before it have been held up there.
+    given: Option<Instant>,
+    held: Duration,
     _in_flight: InFlight,
 }
 
@@ -47,7 +61,38 @@ impl Answer {
     pub(super) fn new(head: &ResponseHeader, lease: Lease, in_flight: InFlight) -> Self {
         let length = head.headers.get(header::CONTENT_LENGTH);
         let declared_length = length.and_then(|value| value.to_str().ok()?.parse().ok());
-        Self { status: head.status, declared_length, lease, complete: false, _in_flight: in_flight }
+        Self {
+            status: head.status,
+            declared_length,
+            lease,
+            complete: false,
+            answering: None,
+            given: None,
+            held: Duration::ZERO,
+            _in_flight: in_flight,
+        }
+    }
+
+    /// Tells at its end what it has come to. One that has no body, as an answer to `method`, ends here.
+    pub(super) fn watched(&mut self, answering: Option<Answering>, method: &Method) {
+        self.answering = answering;
+        if !self.has_body(method) || self.declared_length == Some(0) {
+            self.ended();
+        }
+    }
+
+    /// It says no more of the endpoint.
+    fn ended(&mut self) {
+        if let Some(mut answering) = self.answering.take() {
+            answering.ended(None);
+        }
+    }
+
+    /// A fault has ended it.
+    fn broke(&mut self, fault: &Fault) {
+        if let Some(mut answering) = self.answering.take() {
+            answering.broke(fault, self.held);
+        }
     }
 
     /// The next piece of the body; `None` at the end.
@@ -55,6 +100,25 @@ impl Answer {
         if self.complete {
             return Ok(None);
         }
+        self.held += self.given.take().map(|given| given.elapsed()).unwrap_or_default();
+        match self.read().await {
+            Ok(piece) => {
+                if self.complete {
+                    self.ended();
+                } else if let Some(answering) = &mut self.answering {
+                    answering.moves();
+                    self.given = Some(Instant::now());
+                }
+                Ok(piece)
+            }
+            Err(fault) => {
+                self.broke(&fault);
+                Err(fault)
+            }
+        }
+    }
+
+    async fn read(&mut self) -> Result<Option<Bytes>, Fault> {
         let read = self.lease.session().read_response_body().await;
         let piece = read.map_err(|e| fault::upstream(&e))?;
         self.complete = piece.is_none() || self.lease.is_body_read()?;
@@ -63,6 +127,7 @@ impl Answer {
 
     /// After a 101: from here on the body is what the upstream says, without an end, and [`say`](Self::say) answers it.
     pub fn become_tunnel(&mut self) {
+        self.ended();
         let session = self.lease.session();
         session.set_read_timeout(None);
         if let HttpSession::H1(session) = session {
@@ -75,24 +140,29 @@ impl Answer {
         self.lease.session().write_request_body(bytes, false).await.map_err(|e| fault::upstream(&e))
     }
 
-    /// Closes the connection.
-    pub async fn close(self) {
+    /// Closes the connection: nobody wants more of it than its header.
+    pub async fn close(mut self) {
+        self.ended();
         self.lease.end(false).await;
     }
 
-    /// Whether a response to `method` has a body at all (RFC 9110, section 6.4.1).
+    /// Whether a response to `method` has a body at all.
     pub fn has_body(&self, method: &Method) -> bool {
-        *method != Method::HEAD && !matches!(self.status.as_u16(), 204 | 304)
+        has_body(method, self.status)
     }
 
     /// The whole body, at most `max` bytes, by `deadline`.
     pub async fn whole(&mut self, max: u64, deadline: Instant) -> Result<Bytes, Fault> {
         if self.declared_length.is_some_and(|length| length > max) {
+            self.ended();
             return Err(Fault::ResponseTooLarge { max });
         }
         let mut body = BytesMut::new();
-        while let Some(piece) = Bound::request(deadline).within(self.next()).await?? {
+        loop {
+            let read = Bound::request(deadline).within(self.next()).await;
+            let Some(piece) = read.inspect_err(|fault| self.broke(fault))?? else { break };
             if (body.len() + piece.len()) as u64 > max {
+                self.ended();
                 return Err(Fault::ResponseTooLarge { max });
             }
             body.extend_from_slice(&piece);

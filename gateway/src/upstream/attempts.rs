@@ -12,7 +12,8 @@ use http::{Method, StatusCode};
 use pingora_http::{RequestHeader, ResponseHeader};
 
 use super::{
-    Endpoint, Upstream, Wish,
+    Answering, Endpoint, Upstream, Wish,
+    answering::Of,
     auth::Shown,
     bound::Bound,
     breaker::Pass,
@@ -46,6 +47,8 @@ pub struct Attempts {
     tried: Tried,
     spared: Option<SocketAddr>,
     current: Option<Current>,
+    /// The answer of the last one, until somebody takes it.
+    answering: Option<Answering>,
     shown: Shown,
     hold: Hold,
     /// Those that were made at another upstream.
@@ -84,6 +87,7 @@ impl Attempts {
     /// Begins the next attempt: its endpoint, and its place among the requests there. Waits for the pause that it needs,
     /// and until there is something to show to the upstream.
     pub async fn begin(&mut self, upstream: &Upstream) -> Result<(Arc<Endpoint>, InFlight), Fault> {
+        self.decline();
         let bound = self.bound(upstream);
         let pause = std::mem::take(&mut self.pause);
         if !pause.is_zero() {
@@ -157,7 +161,7 @@ impl Attempts {
 
     /// Ends the current attempt with the endpoint's answer or with a fault; whether to make another.
     pub fn settle(&mut self, upstream: &Upstream, came: Result<&ResponseHeader, &Fault>, asked: &Asked<'_>) -> bool {
-        self.note(upstream, came, asked);
+        self.answering = self.learn(upstream, came, asked);
         let took = self.leave();
         let failed = Failed {
             attempts: self.made - self.elsewhere - self.shown.repeats(),
@@ -211,6 +215,7 @@ impl Attempts {
 
     /// Goes on at another upstream, whose own rules hold from here on.
     pub fn turn(&mut self) {
+        self.decline();
         *self = Self {
             deadline: self.deadline,
             is_hurried: self.is_hurried,
@@ -233,12 +238,35 @@ impl Attempts {
         }
     }
 
-    /// Tells the endpoint of the current attempt, if there is one, what came of it.
-    pub fn note(&self, upstream: &Upstream, came: Result<&ResponseHeader, &Fault>, asked: &Asked<'_>) {
-        let Some(current) = &self.current else { return };
-        let (first, now) = (self.made == 1 && !self.is_hurried, Instant::now());
-        let came = Came::of(came, asked, (first, upstream.http2), now);
-        upstream.pool.note(&current.endpoint, current.pass, &came, now);
+    /// Tells the endpoint of the current attempt, if there is one, what fault has ended it.
+    pub fn note(&mut self, upstream: &Upstream, fault: &Fault, asked: &Asked<'_>) {
+        self.learn(upstream, Err(fault), asked);
+    }
+
+    fn learn(
+        &mut self,
+        upstream: &Upstream,
+        came: Result<&ResponseHeader, &Fault>,
+        asked: &Asked<'_>,
+    ) -> Option<Answering> {
+        let current = self.current.as_ref()?;
+        let (is_first, now) = (self.made == 1 && !self.is_hurried, Instant::now());
+        let of = Of { is_sent: asked.sent.is_some(), is_first, http2: upstream.http2 };
+        let came = Came::of(came, asked, (is_first, upstream.http2), now);
+        let noted = upstream.pool.note(&current.endpoint, current.pass, &came, now);
+        Answering::new(&upstream.pool, &current.endpoint, noted, of)
+    }
+
+    /// The answer of the last attempt, if its end is of interest: for whoever reads it.
+    pub fn answering(&mut self) -> Option<Answering> {
+        self.answering.take()
+    }
+
+    /// The answer of the last attempt is not read: what its header says is all.
+    pub fn decline(&mut self) {
+        if let Some(mut answering) = self.answering.take() {
+            answering.ended(None);
+        }
     }
 
     /// Whether an answer with this status wants the request once more, with something else to show.

@@ -12,8 +12,9 @@ use crossway_plugin_api::config::StatusSet;
 use parking_lot::Mutex;
 
 use super::{
+    tally::{Success, Tally},
     watch::{Came, Event, Notes},
-    window::{Window, length, millis},
+    window::{length, millis},
 };
 
 /// When a circuit opens and closes, compiled.
@@ -77,6 +78,15 @@ pub struct Pass {
     pub is_probe: bool,
 }
 
+/// What the end of an answer may still change.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Noted {
+    /// It was counted as a success.
+    Success(Success),
+    /// It tries a half-open circuit, and is judged when it has ended.
+    Probe,
+}
+
 /// A circuit breaker.
 #[derive(Debug)]
 pub struct Breaker {
@@ -88,8 +98,7 @@ pub struct Breaker {
     until: AtomicU64,
     /// Requests that a half-open one has let through and that have not ended.
     probes: AtomicU32,
-    consecutive: AtomicU32,
-    window: Window,
+    tally: Tally,
     /// Held for every change of the phase.
     last: Mutex<Last>,
 }
@@ -123,8 +132,7 @@ impl Breaker {
             phase: AtomicU64::new(number_for(Phase::Closed)),
             until: AtomicU64::new(0),
             probes: AtomicU32::new(0),
-            consecutive: AtomicU32::new(0),
-            window: Window::default(),
+            tally: Tally::default(),
             last: Mutex::new(last),
         }
     }
@@ -193,30 +201,53 @@ impl Breaker {
         }
     }
 
-    /// Learns what came of a request that it has let through.
-    pub(super) fn note(&self, pass: Pass, came: &Came<'_>, now: Instant) {
-        let Some(failed) = came.is_failure(&self.plan.statuses) else { return };
+    /// Learns what came of a request that it has let through. Of an answer that goes on: what its end may still change.
+    pub(super) fn note(&self, pass: Pass, came: &Came<'_>, now: Instant) -> Option<Noted> {
+        let failed = came.is_failure(&self.plan.statuses)?;
         let (phase, number) = self.now_in();
         if number != pass.number {
-            return;
+            return None;
         }
         let slow = self.plan.slow.is_some_and(|(limit, _)| came.took_longer_than(limit));
-        if phase == Phase::HalfOpen {
-            self.judge_probe(pass, failed || slow, came, now);
+        match (phase, failed) {
+            (Phase::HalfOpen, failed) if failed || slow => {
+                self.judge_probe(pass, true, came, now);
+                None
+            }
+            (Phase::HalfOpen, _) => Some(Noted::Probe),
+            (_, true) => {
+                self.count_failure(pass, came, slow, now);
+                None
+            }
+            (_, false) => {
+                let success = self.tally.succeeded(Some(self.plan.window), now, slow);
+                if slow && let Some(why) = self.reason(0, now) {
+                    self.open(pass, &format!("{why}; the last: {came}"), now);
+                }
+                Some(Noted::Success(success))
+            }
+        }
+    }
+
+    /// Learns what the answer to a request has come to in the end.
+    pub(super) fn note_end(&self, pass: Pass, noted: Noted, came: &Came<'_>, now: Instant) {
+        let Some(failed) = came.is_failure(&self.plan.statuses) else { return };
+        if self.now_in().1 != pass.number {
             return;
         }
-        self.window.add(self.plan.window, now, failed, slow);
-        let row = if failed {
-            self.consecutive.fetch_add(1, Ordering::Relaxed).saturating_add(1)
-        } else {
-            if self.consecutive.load(Ordering::Relaxed) != 0 {
-                self.consecutive.store(0, Ordering::Relaxed);
+        match noted {
+            Noted::Probe => self.judge_probe(pass, failed, came, now),
+            Noted::Success(success) if failed => {
+                self.tally.take_back(success, Some(self.plan.window), now, self.plan.window);
+                self.count_failure(pass, came, success.is_slow(), now);
             }
-            0
-        };
-        if (failed || slow)
-            && let Some(why) = self.reason(row, now)
-        {
+            Noted::Success(_) => {}
+        }
+    }
+
+    fn count_failure(&self, pass: Pass, came: &Came<'_>, slow: bool, now: Instant) {
+        let row = self.tally.failed(Some(self.plan.window), now, slow);
+        if let Some(why) = self.reason(row, now) {
             self.open(pass, &format!("{why}; the last: {came}"), now);
         }
     }
@@ -226,7 +257,7 @@ impl Breaker {
         if self.plan.consecutive.is_some_and(|most| row >= most) {
             return Some(format!("{row} failures in a row"));
         }
-        let (counts, min) = (self.window.counts(self.plan.window, now), self.plan.min_requests);
+        let (counts, min) = (self.tally.counts(self.plan.window, now), self.plan.min_requests);
         if counts.failed_by(self.plan.error_ratio, min) {
             return Some(format!("{} of {} requests failed", counts.failed, counts.all));
         }
@@ -246,8 +277,7 @@ impl Breaker {
         }
         last.successes += 1;
         if last.successes >= self.plan.probes {
-            self.window.clear();
-            self.consecutive.store(0, Ordering::Relaxed);
+            self.tally.clear();
             self.turn(&mut last, Phase::Closed, "the requests that tried it succeeded");
         }
     }

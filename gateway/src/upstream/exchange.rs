@@ -217,7 +217,7 @@ impl Exchange {
             let (exchange, endpoint) = (self, &endpoint);
             let mut attempt =
                 Attempt { exchange, upstream, endpoint, interim, attempts, whole, reused: false, sent: None };
-            let outcome = attempt.run(header, payload, place).await;
+            let mut outcome = attempt.run(header, payload, place).await;
             let Attempt { reused, sent, .. } = attempt;
             let asked = Asked { method: &method, replayable: payload.is_replayable(), reused, sent };
             let again = attempts.settle(upstream, outcome.as_ref().map(|(head, _)| head), &asked);
@@ -226,6 +226,9 @@ impl Exchange {
                 Err(_) => false,
             };
             if !again && !refused {
+                if let Ok((_, answer)) = &mut outcome {
+                    answer.watched(attempts.answering(), &method);
+                }
                 return outcome;
             }
         }
@@ -292,7 +295,7 @@ impl Attempt<'_> {
         {
             return Err(fault.clone());
         }
-        self.sent = Some(Instant::now());
+        self.sent = written.is_ok().then(Instant::now);
         let waiting = self.attempts.waiting(self.upstream, self.whole);
         let head = tokio::select! {
             biased;

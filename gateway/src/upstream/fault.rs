@@ -56,6 +56,8 @@ pub fn upstream(error: &Error) -> Fault {
         ErrorType::InvalidHTTPHeader | ErrorType::H1Error | ErrorType::H2Error | ErrorType::InvalidH2 => {
             Fault::UpstreamProtocol(detail())
         }
+        // Kinds that Pingora keeps to itself, but for their names.
+        kind if matches!(kind.as_str(), "InvalidChunk" | "InvalidTrailerEnd") => Fault::UpstreamProtocol(detail()),
         _ => Fault::Internal(detail()),
     }
 }

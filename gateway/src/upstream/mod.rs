@@ -1,6 +1,7 @@
 //! Named pools of endpoints: who is next, how a connection is made, what is tried again.
 
 mod answer;
+mod answering;
 pub mod attempts;
 pub mod auth;
 pub mod balance;
@@ -23,6 +24,7 @@ pub mod rendezvous;
 pub mod retry;
 pub mod state;
 pub mod sticky;
+mod tally;
 pub mod value;
 pub mod warmth;
 pub mod watch;
@@ -40,7 +42,8 @@ use crate::{
     telemetry::metrics::UpstreamMetrics,
 };
 
-pub use answer::{Answer, Interim};
+pub use answer::{Answer, Interim, has_body};
+pub use answering::Answering;
 pub use attempts::{Asked, Attempts};
 pub use choice::Wish;
 pub use pool::{Endpoint, Pool, Registry};

@@ -1,7 +1,7 @@
 //! Endpoints whose answers fail are taken out for a while.
 
 use std::{
-    sync::atomic::{AtomicU32, AtomicU64, Ordering},
+    sync::atomic::{AtomicU64, Ordering},
     time::{Duration, Instant, SystemTime},
 };
 
@@ -9,8 +9,9 @@ use crossway_plugin_api::config::{Percent, StatusSet};
 use parking_lot::Mutex;
 
 use super::{
+    tally::{Success, Tally},
     watch::Came,
-    window::{Window, length, millis},
+    window::{length, millis},
 };
 
 /// When an endpoint is ejected, and for how long, compiled.
@@ -35,6 +36,11 @@ pub struct Plan {
 }
 
 impl Plan {
+    /// The length of the window, if shares count.
+    fn counted(&self) -> Option<Duration> {
+        self.ratio.map(|_| self.window)
+    }
+
     /// How many of so many endpoints may be ejected at a time.
     pub(super) fn room(&self, endpoints: usize) -> usize {
         let least = usize::from(endpoints >= 2 && self.max_ejected.0 > 0);
@@ -50,8 +56,7 @@ impl Plan {
 /// What is known of the answers of one endpoint.
 #[derive(Debug, Default)]
 pub(super) struct Outlier {
-    consecutive: AtomicU32,
-    window: Window,
+    tally: Tally,
     /// When the ejection ends; 0 if there is none.
     until: AtomicU64,
     /// When the last one ended, or ends, in milliseconds; 0 if there was none.
@@ -67,6 +72,17 @@ struct Last {
     since: Option<SystemTime>,
 }
 
+/// What a request has taught of its endpoint.
+#[derive(Debug)]
+pub(super) enum Learnt {
+    /// Nothing.
+    Nothing,
+    /// It was answered, so far.
+    Success(Success),
+    /// It has failed; why the endpoint should be ejected, if it should.
+    Failure(Option<String>),
+}
+
 /// What is shown of an ejection.
 #[derive(Debug, Clone)]
 pub struct Shown {
@@ -79,27 +95,36 @@ pub struct Shown {
 }
 
 impl Outlier {
-    /// Learns what came of a request. Why the endpoint should be ejected, if it should.
-    pub(super) fn note(&self, plan: &Plan, came: &Came<'_>, now: Instant) -> Option<String> {
+    /// Learns what came of a request. A failure: why the endpoint should be ejected, if it should.
+    pub(super) fn note(&self, plan: &Plan, came: &Came<'_>, now: Instant) -> Learnt {
         if self.until.load(Ordering::Relaxed) != 0 {
             // What was on its way when it was ejected says nothing new.
+            return Learnt::Nothing;
+        }
+        let Some(failed) = came.is_failure(&plan.statuses) else { return Learnt::Nothing };
+        if failed || plan.latency.is_some_and(|limit| came.took_longer_than(limit)) {
+            Learnt::Failure(self.count_failure(plan, came, now))
+        } else {
+            Learnt::Success(self.tally.succeeded(plan.counted(), now, false))
+        }
+    }
+
+    /// Learns that the answer to a request that was a success has come to this. Why the endpoint should be ejected, if it
+    /// should.
+    pub(super) fn note_end(&self, plan: &Plan, success: Success, came: &Came<'_>, now: Instant) -> Option<String> {
+        if came.is_failure(&plan.statuses) != Some(true) || self.until.load(Ordering::Relaxed) != 0 {
             return None;
         }
-        let failed = came.is_failure(&plan.statuses)? || plan.latency.is_some_and(|limit| came.took_longer_than(limit));
-        if plan.ratio.is_some() {
-            self.window.add(plan.window, now, failed, false);
-        }
-        if !failed {
-            if self.consecutive.load(Ordering::Relaxed) != 0 {
-                self.consecutive.store(0, Ordering::Relaxed);
-            }
-            return None;
-        }
-        let row = self.consecutive.fetch_add(1, Ordering::Relaxed).saturating_add(1);
+        self.tally.take_back(success, plan.counted(), now, plan.window);
+        self.count_failure(plan, came, now)
+    }
+
+    fn count_failure(&self, plan: &Plan, came: &Came<'_>, now: Instant) -> Option<String> {
+        let row = self.tally.failed(plan.counted(), now, false);
         let why = if row >= plan.consecutive {
             format!("{row} failures in a row")
         } else {
-            let counts = self.window.counts(plan.window, now);
+            let counts = self.tally.counts(plan.window, now);
             let (ratio, min) = plan.ratio?;
             counts.failed_by(ratio, min).then(|| format!("{} of {} requests failed", counts.failed, counts.all))?
         };
@@ -152,8 +177,7 @@ impl Outlier {
 
     /// Forgets the answers so far, which were judged by other rules; an ejection goes on.
     pub(super) fn begin_anew(&self) {
-        self.consecutive.store(0, Ordering::Relaxed);
-        self.window.clear();
+        self.tally.clear();
     }
 
     /// Forgets everything.
@@ -194,13 +218,21 @@ mod tests {
         }
     }
 
+    /// Why it should be ejected after this.
+    fn note(outlier: &Outlier, plan: &Plan, came: &Came<'_>, now: Instant) -> Option<String> {
+        match outlier.note(plan, came, now) {
+            Learnt::Failure(why) => why,
+            _ => None,
+        }
+    }
+
     #[test]
     fn failures_in_a_row_eject_and_a_success_starts_anew() {
         let (outlier, plan, now) = (Outlier::default(), plan(), Instant::now());
         for came in [broken(), answer(503), answer(404), broken(), neutral(), answer(504)] {
-            assert_eq!(outlier.note(&plan, &came, now), None);
+            assert_eq!(note(&outlier, &plan, &came, now), None);
         }
-        let why = outlier.note(&plan, &answer(502), now).unwrap();
+        let why = note(&outlier, &plan, &answer(502), now).unwrap();
         assert_eq!(why, "3 failures in a row; the last: status 502");
         assert_eq!(outlier.eject(&plan, &why, now), plan.eject_for);
         assert!(outlier.is_ejected(now) && outlier.is_ejected(now + Duration::from_millis(29_999)));
@@ -211,21 +243,41 @@ mod tests {
     }
 
     #[test]
+    fn answers_that_break_off_are_failures_in_a_row() {
+        let (outlier, plan, now) = (Outlier::default(), Plan { ratio: Some((1.0, 3)), ..plan() }, Instant::now());
+        let learn = |end: Came<'_>| match outlier.note(&plan, &answer(200), now) {
+            Learnt::Success(success) => outlier.note_end(&plan, success, &end, now),
+            other => panic!("{other:?}"),
+        };
+        for end in [broken(), answer(200), broken(), answer(503)] {
+            assert_eq!(learn(end), None);
+        }
+        assert_eq!(learn(neutral()), None);
+        assert_eq!(learn(broken()), None, "an answer whose end says nothing has ended the row");
+        assert_eq!(learn(broken()), None);
+        let why = learn(broken()).unwrap();
+        assert!(why.starts_with("3 failures in a row"), "{why}");
+        outlier.eject(&plan, &why, now);
+        assert_eq!(outlier.tally.counts(plan.window, now).all, 0);
+        assert!(matches!(outlier.note(&plan, &broken(), now), Learnt::Nothing));
+    }
+
+    #[test]
     fn a_share_of_failures_ejects() {
         let plan = Plan { consecutive: 1000, ratio: Some((0.5, 4)), ..plan() };
         let (outlier, now) = (Outlier::default(), Instant::now());
         for came in [answer(200), broken(), broken()] {
-            assert_eq!(outlier.note(&plan, &came, now), None);
+            assert_eq!(note(&outlier, &plan, &came, now), None);
         }
-        assert!(outlier.note(&plan, &broken(), now).unwrap().starts_with("3 of 4 requests failed"));
+        assert!(note(&outlier, &plan, &broken(), now).unwrap().starts_with("3 of 4 requests failed"));
     }
 
     #[test]
     fn slow_answers_are_failures_if_asked_for() {
         let plan = Plan { consecutive: 1, latency: Some(Duration::from_millis(100)), ..plan() };
         let (outlier, now) = (Outlier::default(), Instant::now());
-        assert_eq!(outlier.note(&plan, &slow(100), now), None);
-        assert!(outlier.note(&plan, &slow(101), now).is_some());
+        assert_eq!(note(&outlier, &plan, &slow(100), now), None);
+        assert!(note(&outlier, &plan, &slow(101), now).is_some());
     }
 
     #[test]

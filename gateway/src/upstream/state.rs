@@ -14,7 +14,8 @@ use parking_lot::Mutex;
 use super::{
     breaker::{self, Breaker, Pass},
     health::{self, Health, Probing, Target},
-    outlier::{self, Outlier},
+    outlier::{self, Learnt, Outlier},
+    tally::Success,
     warmth::Warmth,
     watch::{Came, Event, Notes, Watch},
 };
@@ -137,14 +138,34 @@ impl EndpointState {
         self.health.is_healthy()
     }
 
-    /// Learns what came of a request that had this pass. Why the endpoint should be ejected, if it should.
-    pub(super) fn note(&self, pass: Option<Pass>, came: &Came<'_>, now: Instant) -> Option<Ejection> {
+    /// Learns what came of a request that had this pass: what the end of its answer may still change, and why the endpoint
+    /// should be ejected, if it should.
+    pub(super) fn note(&self, pass: Option<Pass>, came: &Came<'_>, now: Instant) -> (Noted, Option<Ejection>) {
+        let mut noted = Noted::default();
         if let (Some(pass), Some(breaker)) = (pass, &*self.breaker.load()) {
-            breaker.note(pass, came, now);
+            noted.circuit = breaker.note(pass, came, now).map(|noted| (pass, noted));
+        }
+        let watched = self.watched.load();
+        let rules = watched.as_ref().and_then(|watched| Some((&watched.watch, watched.watch.outlier.as_ref()?)));
+        let Some((watch, plan)) = rules else { return (noted, None) };
+        match self.outlier.note(plan, came, now) {
+            Learnt::Nothing => (noted, None),
+            Learnt::Success(success) => {
+                noted.success = Some(success);
+                (noted, None)
+            }
+            Learnt::Failure(why) => (noted, why.map(|why| Ejection { watch: Arc::clone(watch), why })),
+        }
+    }
+
+    /// Learns what the answer to a request has come to in the end. Why the endpoint should be ejected, if it should.
+    pub(super) fn note_end(&self, noted: &Noted, came: &Came<'_>, now: Instant) -> Option<Ejection> {
+        if let (Some((pass, noted)), Some(breaker)) = (noted.circuit, &*self.breaker.load()) {
+            breaker.note_end(pass, noted, came, now);
         }
         let watched = self.watched.load();
         let watch = &watched.as_ref()?.watch;
-        let why = self.outlier.note(watch.outlier.as_ref()?, came, now)?;
+        let why = self.outlier.note_end(watch.outlier.as_ref()?, noted.success?, came, now)?;
         Some(Ejection { watch: Arc::clone(watch), why })
     }
 
@@ -176,6 +197,25 @@ impl EndpointState {
             ejected: self.outlier.shown(now),
             circuit: self.breaker.load().as_ref().filter(|_| own).map(|breaker| breaker.shown()),
         }
+    }
+}
+
+/// What has been learnt from the header of an answer, and its end may still change.
+#[derive(Debug, Default)]
+pub(super) struct Noted {
+    success: Option<Success>,
+    circuit: Option<(Pass, breaker::Noted)>,
+}
+
+impl Noted {
+    /// Whether the end of the answer changes nothing.
+    pub(super) fn is_final(&self) -> bool {
+        self.success.is_none() && self.circuit.is_none()
+    }
+
+    /// Whether the answer is waited for, before a half-open circuit learns anything.
+    pub(super) fn is_probe(&self) -> bool {
+        matches!(self.circuit, Some((_, breaker::Noted::Probe)))
     }
 }
 

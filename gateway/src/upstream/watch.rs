@@ -108,6 +108,8 @@ pub struct Came<'a> {
     what: What<'a>,
     /// From the whole request sent to the response header, if it came after that.
     waited: Option<Duration>,
+    /// It came after the response header.
+    late: bool,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -129,7 +131,11 @@ impl<'a> Came<'a> {
     ) -> Self {
         let waited = asked.sent.map(|sent| now.saturating_duration_since(sent));
         let what = match came {
-            Ok(head) => What::Answer(answered(head)),
+            Ok(head) => match answered(head) {
+                // A deadline that its caller has set is what the service says here.
+                StatusCode::GATEWAY_TIMEOUT if head.status == StatusCode::OK && !first => What::Nothing,
+                status => What::Answer(status),
+            },
             Err(fault) => match fault {
                 // A connection that was kept and that the server has closed is no failure of the server's.
                 Fault::Reset(_) if asked.reused && !http2 => What::Nothing,
@@ -146,7 +152,17 @@ impl<'a> Came<'a> {
                 _ => What::Nothing,
             },
         };
-        Self { what, waited }
+        Self { what, waited, late: false }
+    }
+
+    /// An answer that has ended as it should, or with this status.
+    pub(super) fn ended(status: StatusCode) -> Self {
+        Self { what: What::Answer(status), waited: None, late: true }
+    }
+
+    /// An answer that has broken off, by a fault of the endpoint's.
+    pub(super) fn broken(fault: &'a Fault) -> Self {
+        Self { what: What::Fault(fault), waited: None, late: true }
     }
 
     /// Whether it is a failure; `None` if it says nothing.
@@ -168,6 +184,8 @@ impl<'a> Came<'a> {
 impl fmt::Display for Came<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match (self.what, self.waited) {
+            (What::Answer(status), _) if self.late => write!(f, "status {} in trailers", status.as_u16()),
+            (What::Fault(fault), _) if self.late => write!(f, "{} within the answer", fault.code()),
             (What::Answer(status), Some(waited)) => {
                 write!(f, "status {} after {} ms", status.as_u16(), waited.as_millis())
             }
@@ -178,11 +196,12 @@ impl fmt::Display for Came<'_> {
     }
 }
 
-/// The status of an answer: one to a gRPC call that says UNAVAILABLE in its header is 503.
+/// The status of an answer; of one to a gRPC call that has ended in its header, what that means in HTTP.
 fn answered(head: &ResponseHeader) -> StatusCode {
-    const UNAVAILABLE: &[u8] = b"14";
-    let is_unavailable = head.headers.get(grpc::STATUS).is_some_and(|status| status.as_bytes() == UNAVAILABLE);
-    if is_unavailable { StatusCode::SERVICE_UNAVAILABLE } else { head.status }
+    match head.headers.get(grpc::STATUS) {
+        Some(status) if head.status == StatusCode::OK => grpc::in_http(status),
+        _ => head.status,
+    }
 }
 
 #[cfg(test)]
@@ -197,7 +216,7 @@ pub(super) mod tests {
     }
 
     pub(in crate::upstream) fn answer(status: u16) -> Came<'static> {
-        Came { what: What::Answer(StatusCode::from_u16(status).unwrap()), waited: None }
+        Came { what: What::Answer(StatusCode::from_u16(status).unwrap()), waited: None, late: false }
     }
 
     pub(in crate::upstream) fn slow(millis: u64) -> Came<'static> {
@@ -205,11 +224,11 @@ pub(super) mod tests {
     }
 
     pub(in crate::upstream) fn broken() -> Came<'static> {
-        Came { what: What::Fault(&Fault::ConnectTimeout), waited: None }
+        Came { what: What::Fault(&Fault::ConnectTimeout), waited: None, late: false }
     }
 
     pub(in crate::upstream) fn neutral() -> Came<'static> {
-        Came { what: What::Nothing, waited: None }
+        Came { what: What::Nothing, waited: None, late: false }
     }
 
     pub(in crate::upstream) fn notes() -> Notes {
@@ -255,9 +274,12 @@ pub(super) mod tests {
         let failed =
             |head: &ResponseHeader| Came::of(Ok(head), &asked, (true, true), Instant::now()).is_failure(&statuses());
         assert_eq!(failed(&head), Some(false));
-        for (status, expected) in [("0", false), ("14", true), ("4", false)] {
+        for (status, expected) in [("0", false), ("14", true), ("4", true), ("13", false)] {
             head.insert_header("grpc-status", status).unwrap();
             assert_eq!(failed(&head), Some(expected), "{status}");
         }
+        head.insert_header("grpc-status", "4").unwrap();
+        let hurried = Came::of(Ok(&head), &asked, (false, true), Instant::now());
+        assert_eq!(hurried.is_failure(&statuses()), None, "the caller's deadline");
     }
 }

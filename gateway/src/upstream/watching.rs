@@ -9,7 +9,7 @@ use super::{
     breaker::Pass,
     exchange::Exchange,
     health::Target,
-    state::Ejection,
+    state::{Ejection, Noted},
     watch::{Came, Watch},
 };
 
@@ -31,9 +31,18 @@ impl Pool {
         }
     }
 
-    /// Learns what came of a request to one of the endpoints that had this pass.
-    pub(super) fn note(&self, endpoint: &Endpoint, pass: Option<Pass>, came: &Came<'_>, now: Instant) {
-        if let Some(ejection) = endpoint.state.note(pass, came, now) {
+    /// Learns what came of a request to one of the endpoints that had this pass. What the end of its answer may still change.
+    pub(super) fn note(&self, endpoint: &Endpoint, pass: Option<Pass>, came: &Came<'_>, now: Instant) -> Noted {
+        let (noted, ejection) = endpoint.state.note(pass, came, now);
+        if let Some(ejection) = ejection {
+            self.eject(endpoint, &ejection, now);
+        }
+        noted
+    }
+
+    /// Learns what the answer to such a request has come to in the end.
+    pub(super) fn note_end(&self, endpoint: &Endpoint, noted: &Noted, came: &Came<'_>, now: Instant) {
+        if let Some(ejection) = endpoint.state.note_end(noted, came, now) {
             self.eject(endpoint, &ejection, now);
         }
     }

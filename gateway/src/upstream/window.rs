@@ -73,9 +73,24 @@ impl Window {
             counts.all += 1;
             counts.failed += u64::from(failed);
             counts.slow += u64::from(slow);
-            Some(stamp << (3 * BITS) | counts.all << (2 * BITS) | counts.failed << BITS | counts.slow)
+            Some(word_of(stamp, counts))
         };
         let _ = piece.fetch_update(Ordering::Relaxed, Ordering::Relaxed, counted);
+    }
+
+    /// Takes one back that came then and did not fail, if its piece is still there.
+    pub(super) fn remove(&self, window: Duration, then: Instant, slow: bool) {
+        let (stamp, at) = place(window, then);
+        let Some(piece) = self.0.get(at) else { return };
+        let uncounted = |word: u64| {
+            let (kept, mut counts) = parts(word);
+            // Where the counts were halved meanwhile, failures are not to become more than there are.
+            let is_there = kept == stamp && counts.all > counts.failed.max(counts.slow.saturating_sub(u64::from(slow)));
+            counts.all = counts.all.saturating_sub(1);
+            counts.slow = counts.slow.saturating_sub(u64::from(slow));
+            is_there.then(|| word_of(stamp, counts))
+        };
+        let _ = piece.fetch_update(Ordering::Relaxed, Ordering::Relaxed, uncounted);
     }
 
     /// What came within the window.
@@ -106,6 +121,10 @@ impl Window {
 fn place(window: Duration, now: Instant) -> (u64, usize) {
     let number = millis(now) / (length(window) / PIECES as u64).max(1);
     (number & STAMP, usize::try_from(number % PIECES as u64).unwrap_or_default())
+}
+
+fn word_of(stamp: u64, counts: Counts) -> u64 {
+    stamp << (3 * BITS) | counts.all << (2 * BITS) | counts.failed << BITS | counts.slow
 }
 
 fn parts(word: u64) -> (u64, Counts) {

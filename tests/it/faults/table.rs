@@ -1,6 +1,9 @@
 //! What upstreams can do to a gateway, each with counts of what became of the requests. `scripts/conformance faults` shows
 //! them as a table.
 
+mod limits;
+mod storm;
+
 use std::{
     io::{Read as _, Write as _},
     net::TcpListener,

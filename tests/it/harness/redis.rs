@@ -25,10 +25,43 @@ impl Redis {
 
     /// One that is a cluster of its own.
     pub fn cluster() -> Self {
-        let redis = Self::with(&["--cluster-enabled", "yes"]);
+        let (redis, _) = Self::node();
         redis.ask("CLUSTER ADDSLOTSRANGE 0 16383");
-        eventually("the cluster is well", || redis.ask("CLUSTER INFO").contains("cluster_state:ok").then_some(()));
+        redis.wait_well(1);
         redis
+    }
+
+    /// Three that are a cluster, each with a third of the slots.
+    pub fn cluster_of_three() -> [Self; 3] {
+        let nodes = [(); 3].map(|()| Self::node());
+        for ((node, _), range) in nodes.iter().zip(["0 5460", "5461 10922", "10923 16383"]) {
+            assert!(node.ask(&format!("CLUSTER ADDSLOTSRANGE {range}")).starts_with("+OK"));
+        }
+        for (node, bus) in &nodes[1..] {
+            assert!(nodes[0].0.ask(&format!("CLUSTER MEET 127.0.0.1 {} {bus}", node.port)).starts_with("+OK"));
+        }
+        let nodes = nodes.map(|(node, _)| node);
+        for node in &nodes {
+            node.wait_well(3);
+        }
+        nodes
+    }
+
+    /// A node of a cluster, and the port at which nodes talk to each other.
+    fn node() -> (Self, u16) {
+        let bus = free_port();
+        let more = ["--cluster-enabled", "yes", "--cluster-node-timeout", "2000", "--cluster-port", &bus.to_string()];
+        (Self::with(&more), bus)
+    }
+
+    /// Waits until a node knows so many, and where all slots are.
+    pub fn wait_well(&self, nodes: usize) {
+        let size = format!("cluster_size:{nodes}");
+        eventually("the cluster is well", || {
+            let info = self.ask("CLUSTER INFO");
+            let known = ["cluster_state:ok", "cluster_slots_ok:16384", &size].iter().all(|text| info.contains(text));
+            known.then_some(())
+        });
     }
 
     /// One that speaks TLS at its port, with the certificate of this name.

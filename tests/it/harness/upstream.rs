@@ -71,6 +71,11 @@ impl Answer {
         Self { bytes: Vec::new(), close: false, silent: true }
     }
 
+    /// These bytes, and then nothing more; the connection stays open.
+    pub fn stuck(bytes: impl AsRef<[u8]>) -> Self {
+        Self { bytes: bytes.as_ref().to_vec(), close: false, silent: true }
+    }
+
     /// Closes after this answer.
     pub fn closing(mut self) -> Self {
         self.close = true;
@@ -199,6 +204,7 @@ fn serve(
         let answer = script(&received);
         all.lock().unwrap().push(received);
         if answer.silent {
+            let _ = writer.write_all(&answer.bytes);
             while !stopped.load(Ordering::SeqCst) && !is_gone(stream) {
                 std::thread::park_timeout(Duration::from_millis(10));
             }

@@ -6,14 +6,14 @@ use super::*;
 use crate::harness::{Connection, H2Upstream, frame};
 
 const ALONE: &str = "timeouts: { first_byte: 300ms }, retry: { attempts: 0 }";
-const BREAKER: &str = "circuit_breaker: { min_requests: 1000, consecutive: 2, open_for: 1h }";
+pub(super) const BREAKER: &str = "circuit_breaker: { min_requests: 1000, consecutive: 2, open_for: 1h }";
 
 /// A breaker that tries again soon.
-fn soon(probes: u32) -> String {
+pub(super) fn soon(probes: u32) -> String {
     BREAKER.replace("1h", &format!("500ms, half_open_probes: {probes}"))
 }
 
-fn opened(gateway: &Gateway) -> Value {
+pub(super) fn opened(gateway: &Gateway) -> Value {
     eventually("the circuit is open", || {
         gateway.get("/");
         Some(circuit(gateway)).filter(|shown| shown["state"] == "open")
@@ -93,13 +93,13 @@ fn every_way_feeds_it() {
     }
 }
 
-fn call(gateway: &Gateway, method: &str, fields: &[(&str, &str)]) -> crate::harness::Response {
+pub(super) fn call(gateway: &Gateway, method: &str, fields: &[(&str, &str)]) -> crate::harness::Response {
     let fields = [&[("Content-Type", "application/grpc-web+proto")], fields].concat();
     gateway.send(&format!("POST /echo.Echo/{method}"), &fields, &frame(b"hello"))
 }
 
 #[test]
-fn calls_feed_it() {
+pub(super) fn calls_feed_it() {
     let server = H2Upstream::plain();
     let settings = format!("http2: true, {ALONE}, {BREAKER}");
     let config = config(&[server.address()], &settings).replace("auth: none,", "auth: none, grpc_web: true,");
@@ -199,7 +199,7 @@ fn half_open_lets_exactly_so_many_through() {
 }
 
 /// Waits until an open circuit would let a request through, without sending one.
-fn pass_open(gateway: &Gateway) {
+pub(super) fn pass_open(gateway: &Gateway) {
     eventually("the time is over", || {
         let status = gateway.status();
         (status["upstreams"][0]["endpoints"][0]["available"] == true).then_some(())

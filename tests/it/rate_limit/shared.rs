@@ -14,7 +14,7 @@ use super::*;
 use crate::harness::{Redis, eventually, pass};
 
 /// The machine of the tests may be busy: where nothing fails, the time-out is longer than anybody would want.
-const PATIENT: &str = "10s";
+pub(super) const PATIENT: &str = "10s";
 
 fn stores(url: &str, timeout: &str) -> String {
     format!("stores: {{ shared: {{ redis: \"{url}\", timeout: {timeout} }} }}\n")
@@ -29,7 +29,7 @@ fn day(limit: u32) -> String {
     format!("{{ name: day, key: [client], limit: {limit}, per: 1d, store: shared }}")
 }
 
-fn events(gateway: &Gateway, event: &str) -> f64 {
+pub(super) fn events(gateway: &Gateway, event: &str) -> f64 {
     gateway.metric(&format!("crossway_plugin_events_total{{event=\"{event}\",plugin=\"rate_limit\"}}"))
 }
 

@@ -18,7 +18,7 @@ use crossway_plugin_api::{Fault, Reply};
 use http::{HeaderMap, HeaderValue, Method, StatusCode, Version, header};
 use pingora_http::{RequestHeader, ResponseHeader};
 
-pub use status::{STATUS, meant, parts};
+pub use status::{STATUS, in_http, meant, parts};
 pub(super) use upload::Upload;
 
 /// The form in which a call comes to the gateway.
@@ -71,6 +71,8 @@ pub struct Call {
     until: Option<Instant>,
     /// The status that it ended with, once known.
     pub status: Option<u32>,
+    /// The answer is gRPC.
+    is_grpc: bool,
     /// The answer is gRPC, and comes as such.
     is_told: bool,
     bridge: web::Bridge,
@@ -78,7 +80,7 @@ pub struct Call {
 
 impl Call {
     fn new(wire: Wire) -> Self {
-        Self { wire, until: None, status: None, is_told: false, bridge: web::Bridge::default() }
+        Self { wire, until: None, status: None, is_grpc: false, is_told: false, bridge: web::Bridge::default() }
     }
 
     /// The call that a request is by itself.
@@ -136,8 +138,9 @@ impl Call {
     /// The upstream's response header on its way to the client.
     pub(super) fn response(&mut self, res: &mut ResponseHeader) -> Result<(), Fault> {
         self.note_status(&res.headers);
+        self.is_grpc = matches!(of_type(&res.headers), Some((Wire::Native, _)));
         if self.wire == Wire::Native {
-            self.is_told = matches!(of_type(&res.headers), Some((Wire::Native, _)));
+            self.is_told = self.is_grpc;
             Ok(())
         } else {
             self.bridge.answer(self.wire, res)
@@ -171,6 +174,19 @@ impl Call {
         let fields = status::trailers(&crate::respond::fault_reply(fault));
         self.note_status(&fields);
         Some(fields)
+    }
+
+    /// What the end of an answer with these trailers, if any, means in HTTP; nothing if the end says no more than the header.
+    /// A caller that has set a deadline is told by the service when that has passed: this is no time-out of the service's.
+    pub(super) fn ended(&self, trailers: Option<&HeaderMap>) -> Option<StatusCode> {
+        match trailers.and_then(|fields| fields.get(STATUS)) {
+            Some(status) => match in_http(status) {
+                StatusCode::GATEWAY_TIMEOUT if self.until.is_some() => None,
+                meant => Some(meant),
+            },
+            // Its callers take that for an error too.
+            None => (self.is_grpc && self.status.is_none()).then_some(StatusCode::INTERNAL_SERVER_ERROR),
+        }
     }
 
     /// Takes note of the status that an answer carries.

@@ -51,6 +51,27 @@ pub fn meant(head: &ResponseHeader) -> StatusCode {
     if is_unknown { StatusCode::UNAUTHORIZED } else { head.status }
 }
 
+/// What the status that has ended a call means in HTTP, as Envoy and google.rpc.Code read it.
+pub fn in_http(status: &HeaderValue) -> StatusCode {
+    let number: Option<u32> = status.to_str().ok().and_then(|text| text.parse().ok());
+    let status = match number {
+        Some(0) => 200,
+        Some(1) => 499,
+        Some(3 | 9 | 11) => 400,
+        Some(DEADLINE_EXCEEDED) => 504,
+        Some(5) => 404,
+        Some(6 | 10) => 409,
+        Some(PERMISSION_DENIED) => 403,
+        Some(RESOURCE_EXHAUSTED) => 429,
+        Some(UNIMPLEMENTED) => 501,
+        Some(UNAVAILABLE) => 503,
+        Some(UNAUTHENTICATED) => 401,
+        // UNKNOWN, INTERNAL, DATA_LOSS, and what is no status.
+        _ => 500,
+    };
+    StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR)
+}
+
 fn message(reply: &Reply) -> Cow<'_, str> {
     let text = match &reply.content {
         Content::Problem(problem) => problem.detail.as_str(),
@@ -120,6 +141,20 @@ mod tests {
         }
         assert_eq!(of(&crate::respond::fault_reply(&Fault::Deadline)), DEADLINE_EXCEEDED);
         assert_eq!(of(&crate::respond::fault_reply(&Fault::UpstreamTimeout)), UNAVAILABLE);
+    }
+
+    #[test]
+    fn statuses_of_calls_mean_something_in_http() {
+        let expected = [
+            200, 499, 500, 400, 504, 404, 409, 403, 429, 400, 409, 400, 501, 500, 503, 500, 401, // and none:
+            500,
+        ];
+        for (status, http) in (0_u32..).zip(expected) {
+            assert_eq!(in_http(&HeaderValue::from(status)).as_u16(), http, "{status}");
+        }
+        for text in ["", "OK", "-1", "99999999999"] {
+            assert_eq!(in_http(&HeaderValue::from_static(text)), 500, "{text:?}");
+        }
     }
 
     #[test]

@@ -225,7 +225,7 @@ impl Lane {
     fn poll_body(&mut self, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let start = buf.filled().len();
         ready!(self.poll_raw(cx, buf))?;
-        self.reads.moved(buf.filled().len() - start);
+        let _ = self.reads.moved(buf.filled().len() - start);
         let ours = self.account(&buf.filled()[start..])?;
         let end = start + ours;
         if end < buf.filled().len() {
@@ -263,7 +263,9 @@ impl Lane {
         bytes: impl Fn(&T) -> usize,
     ) -> Poll<io::Result<T>> {
         if let Poll::Ready(done) = polled {
-            self.writes.moved(done.as_ref().map_or(0, bytes));
+            if let Some(waited) = self.writes.moved(done.as_ref().map_or(0, bytes)) {
+                self.conn.keeps_waiting(waited);
+            }
             return Poll::Ready(done);
         }
         let until = self.writes.waits_until();

@@ -101,7 +101,7 @@ impl H2Stream {
         match done.await {
             Ok(piece) => {
                 if let Ok(piece) = &piece {
-                    self.reads.moved(piece.as_ref().map_or(0, Bytes::len));
+                    let _ = self.reads.moved(piece.as_ref().map_or(0, Bytes::len));
                 }
                 piece
             }
@@ -115,19 +115,20 @@ impl H2Stream {
     /// Bounds a write of so many bytes by the time that the slowest client may take.
     async fn write<T>(&mut self, bytes: usize, write: impl AsyncFnOnce(&mut HttpSession) -> Result<T>) -> Result<T> {
         self.take_pace();
-        if self.rate == 0 {
-            return write(&mut self.inner).await;
-        }
-        let allowed = self.stall + Duration::from_millis(bytes as u64 * 1000 / self.rate);
-        let Self { inner, alarm, .. } = self;
-        let mut until = None;
+        let allowed =
+            (bytes as u64 * 1000).checked_div(self.rate).map(|earned| self.stall + Duration::from_millis(earned));
+        let Self { inner, alarm, conn, .. } = self;
+        let mut since = None;
         let mut write = pin!(write(inner));
         std::future::poll_fn(|cx| {
             if let Poll::Ready(done) = write.as_mut().poll(cx) {
+                if let Some(since) = since {
+                    conn.keeps_waiting(Instant::elapsed(&since));
+                }
                 return Poll::Ready(done);
             }
-            let until = *until.get_or_insert_with(|| Instant::now() + allowed);
-            if alarm.has_passed(cx, until) {
+            let since = *since.get_or_insert_with(Instant::now);
+            if allowed.is_some_and(|allowed| alarm.has_passed(cx, since + allowed)) {
                 let slow = Error::explain(ErrorType::WriteTimedout, "the client takes the response too slowly");
                 return Poll::Ready(Err(slow.into_down()));
             }

@@ -2,7 +2,10 @@ use std::sync::Arc;
 
 use proptest::prelude::*;
 
-use super::{super::watch::tests::*, *};
+use super::{
+    super::{watch::tests::*, window::Counts},
+    *,
+};
 
 fn plan() -> Plan {
     Plan {
@@ -22,10 +25,17 @@ fn breaker(plan: Plan) -> Breaker {
     Breaker::new(plan, notes())
 }
 
+/// An answer that ends as it began.
+fn learn(breaker: &Breaker, pass: Pass, came: &Came<'_>, now: Instant) {
+    if let Some(noted) = breaker.note(pass, came, now) {
+        breaker.note_end(pass, noted, came, now);
+    }
+}
+
 /// A request that comes and goes at once.
 fn pass(breaker: &Breaker, came: &Came<'_>, now: Instant) -> bool {
     let Some(pass) = breaker.enter(now) else { return false };
-    breaker.note(pass, came, now);
+    learn(breaker, pass, came, now);
     if pass.is_probe {
         breaker.end(pass);
     }
@@ -96,11 +106,11 @@ fn half_open_lets_exactly_so_many_through_and_closes_after_so_many_successes() {
     assert_eq!((passes.len(), phase(&breaker)), (3, Phase::HalfOpen));
     assert!(!breaker.would_pass(now) && passes.iter().all(|pass| pass.is_probe));
     for pass in &passes[..2] {
-        breaker.note(*pass, &answer(200), now);
+        learn(&breaker, *pass, &answer(200), now);
         breaker.end(*pass);
     }
     assert_eq!(phase(&breaker), Phase::HalfOpen);
-    breaker.note(passes[2], &answer(200), now);
+    learn(&breaker, passes[2], &answer(200), now);
     assert_eq!(phase(&breaker), Phase::Closed);
     breaker.end(passes[2]);
     assert!(breaker.enter(now).is_some_and(|pass| !pass.is_probe));
@@ -110,14 +120,14 @@ fn half_open_lets_exactly_so_many_through_and_closes_after_so_many_successes() {
 fn a_failed_probe_opens_it_again() {
     let (breaker, now) = open();
     let (first, second) = (breaker.enter(now).unwrap(), breaker.enter(now).unwrap());
-    breaker.note(first, &answer(200), now);
-    breaker.note(second, &answer(503), now);
+    learn(&breaker, first, &answer(200), now);
+    learn(&breaker, second, &answer(503), now);
     assert_eq!(phase(&breaker), Phase::Open);
     assert_eq!(breaker.left(now), plan().open_for);
     // What comes late belongs to another phase.
     let again = now + plan().open_for;
     let third = breaker.enter(again).unwrap();
-    breaker.note(first, &broken(), again);
+    learn(&breaker, first, &broken(), again);
     breaker.end(first);
     breaker.end(second);
     assert_eq!((phase(&breaker), breaker.probes.load(Ordering::Relaxed)), (Phase::HalfOpen, 1));
@@ -144,15 +154,15 @@ fn a_probe_that_says_nothing_gives_its_place_back() {
 fn what_was_sent_before_it_opened_does_not_judge_what_comes_after() {
     let (breaker, now) = (breaker(Plan { consecutive: Some(2), ..plan() }), Instant::now());
     let early: Vec<Pass> = (0..5).map(|_| breaker.enter(now).unwrap()).collect();
-    breaker.note(early[0], &broken(), now);
-    breaker.note(early[1], &broken(), now);
+    learn(&breaker, early[0], &broken(), now);
+    learn(&breaker, early[1], &broken(), now);
     assert_eq!(phase(&breaker), Phase::Open);
     let later = now + plan().open_for;
     for _ in 0..3 {
         assert!(pass(&breaker, &answer(200), later));
     }
     for pass in &early[2..] {
-        breaker.note(*pass, &broken(), later);
+        learn(&breaker, *pass, &broken(), later);
     }
     assert_eq!(phase(&breaker), Phase::Closed);
 }
@@ -180,7 +190,7 @@ proptest! {
             match step {
                 0 | 1 => inside.extend(breaker.enter(now)),
                 2 | 3 => if let Some(pass) = inside.pop() {
-                    breaker.note(pass, &if step == 2 { broken() } else { answer(200) }, now);
+                    learn(&breaker, pass, &if step == 2 { broken() } else { answer(200) }, now);
                     breaker.end(pass);
                 },
                 _ => if !inside.is_empty() { breaker.end(inside.remove(0)) },
@@ -198,4 +208,29 @@ proptest! {
         }
         prop_assert_eq!(phase(&breaker), Phase::Closed);
     }
+}
+
+#[test]
+fn the_end_of_an_answer_may_turn_a_success_into_a_failure() {
+    let (breaker, now) = (breaker(Plan { consecutive: Some(2), ..plan() }), Instant::now());
+    let cut = |at: Instant| {
+        let pass = breaker.enter(at).unwrap();
+        let noted = breaker.note(pass, &answer(200), at).unwrap();
+        breaker.note_end(pass, noted, &broken(), at);
+        breaker.end(pass);
+    };
+    cut(now);
+    assert_eq!(breaker.tally.counts(plan().window, now), Counts { all: 1, failed: 1, slow: 0 });
+    cut(now);
+    assert_eq!(phase(&breaker), Phase::Open);
+    let later = now + plan().open_for;
+    let probe = breaker.enter(later).unwrap();
+    let noted = breaker.note(probe, &answer(200), later).unwrap();
+    assert!(matches!(noted, Noted::Probe));
+    breaker.note_end(probe, noted, &neutral(), later);
+    assert_eq!(phase(&breaker), Phase::HalfOpen, "an end that says nothing");
+    cut(later);
+    assert_eq!(phase(&breaker), Phase::Open);
+    breaker.note_end(probe, noted, &answer(200), later);
+    assert_eq!(phase(&breaker), Phase::Open, "it belongs to another phase");
 }
