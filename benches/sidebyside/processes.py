@@ -42,6 +42,12 @@ def rss_kib(pid):
     return pages * resource.getpagesize() // 1024
 
 
+def peak_rss_kib(pid):
+    """The most resident memory that a process ever had."""
+    lines = pathlib.Path(f"/proc/{pid}/status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM:"))
+
+
 def settled_rss_kib(pid):
     """Resident memory when it has not changed for half a second, or after five seconds."""
     last, since, end = rss_kib(pid), time.monotonic(), time.monotonic() + 5
@@ -89,7 +95,7 @@ def get(url, headers):
         return response.headers, response.read()
 
 
-def wait_ready(child, name, urls, output, headers=()):
+def wait_ready(child, name, urls, output, headers=(), pause=0.05):
     """Waits until each address answers 200; returns the last answer's header fields."""
     end, answer = time.monotonic() + START_SECONDS, None
     for url in urls:
@@ -101,7 +107,7 @@ def wait_ready(child, name, urls, output, headers=()):
             try:
                 answer = get(url, headers)
             except (OSError, urllib.error.URLError):
-                time.sleep(0.05)
+                time.sleep(pause)
     return answer[0]
 
 

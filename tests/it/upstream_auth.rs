@@ -9,7 +9,7 @@ use std::sync::{
     atomic::{AtomicBool, AtomicUsize, Ordering},
 };
 
-use crate::harness::{Answer, Gateway, Received, Upstream, pass};
+use crate::harness::{Answer, Gateway, Received, Upstream, eventually, pass};
 
 /// The two ways: the same route, with and without a plugin that wants the whole response body.
 const WAYS: [(&str, &str); 2] =
@@ -88,9 +88,16 @@ fn number(request: &Received) -> Option<usize> {
     request.header("authorization")?.strip_prefix("Bearer token-")?.parse().ok()
 }
 
-/// Waits until a token with this `cool_down` of 1 s can be replaced because the upstream refuses it.
-fn cool_down() {
-    pass(std::time::Duration::from_millis(1200));
+/// Waits until the token in hand, with a `cool_down` of 1 s, can be replaced because the upstream refuses it.
+fn cool_down(gateway: &Gateway) {
+    let seconds = || gateway.status()["upstreams"][0]["auth"]["token_seconds"].as_u64();
+    eventually("there is a token", || seconds().map(drop));
+    rest();
+}
+
+/// Longer than a `cool_down` of 1 s.
+fn rest() {
+    pass(std::time::Duration::from_millis(1300));
 }
 
 fn counted(gateway: &Gateway, event: &str) -> f64 {

@@ -3,6 +3,7 @@
 mod answer;
 mod bare;
 mod certificate;
+mod keys;
 mod limit;
 mod load;
 mod origin;
@@ -29,6 +30,8 @@ enum Program {
     Certificate(certificate::Settings),
     /// A server with one small answer.
     Origin(origin::Settings),
+    /// API keys, and the local store of a gateway that has them.
+    Keys(keys::Settings),
     /// Bearer tokens, one in a line.
     Tokens(tokens::Settings),
     /// Keep-alive connections that each send the next request when they have the answer to the last.
@@ -44,6 +47,7 @@ fn main() -> anyhow::Result<()> {
     let _ = rustls::crypto::ring::default_provider().install_default();
     match Arguments::parse().program {
         Program::Certificate(settings) => certificate::run(&settings),
+        Program::Keys(settings) => keys::run(&settings),
         Program::Tokens(settings) => tokens::run(&settings),
         Program::Bare(settings) => bare::run(&settings),
         Program::Origin(settings) => origin::run(&settings),

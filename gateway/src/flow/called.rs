@@ -11,7 +11,7 @@ use std::{
 
 use bytes::Bytes;
 use crossway_plugin_api::{Fault, Overflow};
-use http::{Version, header};
+use http::{StatusCode, Version, header};
 use pingora_core::protocols::http::HttpTask;
 use pingora_http::{RequestHeader, ResponseHeader};
 use pingora_proxy::Session;
@@ -27,11 +27,27 @@ use crate::{
     upstream::{Answering, Asked, Endpoint, Upstream, exchange, fault, lease::Lease, state::InFlight},
 };
 
+/// How long a response header may be held to see whether the call ends right behind it: a status in trailers comes with the
+/// header, or much later.
+const AT_ONCE: Duration = Duration::from_millis(50);
+
 /// A call whose response header has come.
 struct Answered {
     head: ResponseHeader,
+    /// What has come behind the header, where that was waited for.
+    first: Option<Result<Piece, Fault>>,
     lease: Lease,
     _place: InFlight,
+}
+
+impl Answered {
+    /// What the answer means, as far as it is there: a call without messages may end in its header or in trailers.
+    fn meant(&self) -> StatusCode {
+        match &self.first {
+            Some(Ok(Piece::End(Some(fields)))) if grpc::is_unknown(fields) => StatusCode::UNAUTHORIZED,
+            _ => grpc::meant(&self.head),
+        }
+    }
 }
 
 /// Makes the call, trying again as the upstream's rules say, and passes the answer on.
@@ -61,8 +77,8 @@ pub(super) async fn run(
     let answered = answered?;
     // From here on the messages go on their way, and are not kept.
     admitted.is_spent = true;
-    let (answering, idle) = (admitted.attempts.answering(), upstream.timeouts.idle);
-    let mut passing = Passing { session, admitted, upload: &mut upload, idle, answering };
+    let answering = admitted.attempts.answering();
+    let mut passing = Passing { session, admitted, upload: &mut upload, upstream, answering };
     if let Err(fault) = passing.run(answered).await {
         passing.upload.stop();
         return passing.tell(steps, fault).await;
@@ -82,15 +98,20 @@ async fn call(
         let (endpoint, place) = admitted.attempts.begin(upstream).await?;
         let whole = upload.is_read();
         let mut attempt = Attempt { steps, upstream, endpoint: &endpoint, whole, reused: false, sent: None };
-        let answered = attempt.run(session, admitted, upload, place).await;
-        let replayable = upload.is_replayable();
+        let mut answered = attempt.run(session, admitted, upload, place).await;
         let Attempt { reused, sent, .. } = attempt;
-        let asked = Asked { method: &session.req_header().method, replayable, reused, sent };
+        let method = &session.req_header().method;
+        let asked = Asked { method, replayable: upload.is_replayable(), reused, sent };
         let again = admitted.attempts.settle(upstream, answered.as_ref().map(|answered| &answered.head), &asked);
+        if let Ok(answered) = &mut answered
+            && !again
+        {
+            look_ahead(session, admitted, upload, upstream, answered).await?;
+        }
         let refused = match &answered {
             Ok(answered) => {
-                let meant = grpc::meant(&answered.head);
-                admitted.attempts.is_refused(upstream, meant, replayable).await
+                let replayable = upload.is_replayable();
+                admitted.attempts.is_refused(upstream, answered.meant(), replayable).await
             }
             Err(_) => false,
         };
@@ -99,6 +120,23 @@ async fn call(
         }
         upload.rewind();
     }
+}
+
+/// Waits a moment for what comes behind the header, where that could make another attempt.
+async fn look_ahead(
+    session: &mut Session,
+    admitted: &mut Admitted,
+    upload: &mut Upload,
+    upstream: &Upstream,
+    answered: &mut Answered,
+) -> Result<(), Fault> {
+    let may_be = upload.is_replayable() && admitted.attempts.may_be_refused(upstream);
+    if may_be && !answered.lease.is_body_read()? {
+        let mut passing = Passing { session, admitted, upload, upstream, answering: None };
+        let first = tokio::time::timeout(AT_ONCE, passing.read(&mut answered.lease)).await;
+        answered.first = first.ok();
+    }
+    Ok(())
 }
 
 struct Attempt<'a> {
@@ -147,7 +185,7 @@ impl Attempt<'_> {
         }
         let head = stream.response_header().cloned();
         let head = head.ok_or_else(|| Fault::Internal("no response header".into()))?;
-        Ok(Answered { head, lease, _place: place })
+        Ok(Answered { head, first: None, lease, _place: place })
     }
 }
 
@@ -166,8 +204,7 @@ struct Passing<'a> {
     session: &'a mut Session,
     admitted: &'a mut Admitted,
     upload: &'a mut Upload,
-    /// Longest time in which neither direction moves.
-    idle: Duration,
+    upstream: &'a Upstream,
     /// What the end of the answer says of the endpoint.
     answering: Option<Answering>,
 }
@@ -180,16 +217,21 @@ enum Piece {
 
 impl Passing<'_> {
     async fn run(&mut self, answered: Answered) -> Result<(), Fault> {
-        let Answered { head, mut lease, _place } = answered;
-        let ended = lease.is_body_read().inspect_err(|fault| self.broke(fault))?;
+        let Answered { head, mut first, mut lease, _place } = answered;
+        let ended = first.is_none() && lease.is_body_read().inspect_err(|fault| self.broke(fault))?;
         let head = self.head(head)?;
         if ended {
             self.ended(None);
         }
         self.write(HttpTask::Header(Box::new(head), ended)).await?;
         if !ended {
-            while let Some(task) = self.task(&mut lease).await? {
-                let last = matches!(&task, HttpTask::Trailer(_) | HttpTask::Done | HttpTask::Body(_, true));
+            loop {
+                let piece = match first.take() {
+                    Some(piece) => piece,
+                    None => self.next(&mut lease).await,
+                };
+                let task = self.task(piece)?;
+                let last = matches!(&task, HttpTask::Trailer(_) | HttpTask::Body(_, true));
                 self.write(task).await?;
                 if last {
                     break;
@@ -224,19 +266,29 @@ impl Passing<'_> {
         Ok(head)
     }
 
-    /// What comes next, in the client's form.
-    async fn task(&mut self, lease: &mut Lease) -> Result<Option<HttpTask>, Fault> {
-        let piece = self.next(lease).await.inspect_err(|fault| self.broke(fault))?;
+    /// Waits for more of the answer. An end that says that the gateway is not known there is too late for another attempt,
+    /// but the next call shall have something else to show.
+    async fn next(&mut self, lease: &mut Lease) -> Result<Piece, Fault> {
+        let piece = self.read(lease).await?;
+        if matches!(&piece, Piece::End(Some(fields)) if grpc::is_unknown(fields)) {
+            self.admitted.attempts.is_refused(self.upstream, StatusCode::UNAUTHORIZED, false).await;
+        }
+        Ok(piece)
+    }
+
+    /// What has come, in the client's form.
+    fn task(&mut self, piece: Result<Piece, Fault>) -> Result<HttpTask, Fault> {
+        let piece = piece.inspect_err(|fault| self.broke(fault))?;
         match &piece {
             Piece::Data(_, false) => self.moves(),
             Piece::Data(_, true) => self.ended(None),
             Piece::End(fields) => self.ended(fields.as_ref()),
         }
-        Ok(Some(self.in_clients_form(piece)))
+        Ok(self.in_clients_form(piece))
     }
 
     /// Waits for more of the answer, and moves the request on meanwhile.
-    async fn next(&mut self, lease: &mut Lease) -> Result<Piece, Fault> {
+    async fn read(&mut self, lease: &mut Lease) -> Result<Piece, Fault> {
         let stream = lease.http2()?;
         let piece = loop {
             let patience = self.patience();
@@ -323,7 +375,7 @@ impl Passing<'_> {
     }
 
     fn patience(&self) -> Patience {
-        let idle = Instant::now() + self.idle;
+        let idle = Instant::now() + self.upstream.timeouts.idle;
         match self.until() {
             Some(until) if until < idle => Patience { until, is_call: true },
             _ => Patience { until: idle, is_call: false },

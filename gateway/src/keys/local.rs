@@ -9,7 +9,7 @@ use std::{
 };
 
 use async_trait::async_trait;
-use redb::{ReadableTable as _, ReadableTableMetadata as _, TableDefinition, TableError};
+use redb::{ReadableTable, ReadableTableMetadata as _, TableDefinition, TableError};
 
 use super::{
     kept::{Change, KeyStore, NotMade, Seen, Use, parse},
@@ -50,15 +50,26 @@ fn read_all(transaction: &redb::ReadTransaction, table: &Table, version: u64) ->
         Err(TableError::TableDoesNotExist(_)) => None,
         Err(error) => return Err(error.into()),
     };
-    let mut there: HashSet<Box<str>> = HashSet::new();
+    // Nothing can have gone that was not there: at a start there is nothing to compare with.
+    let mut there: Option<HashSet<Box<str>>> = (table.len() > 0).then(HashSet::new);
+    // Both are in the order of ids, so each is read once.
+    let mut uses = uses.as_ref().map(ReadableTable::iter).transpose()?.into_iter().flatten();
+    let mut next = uses.next().transpose()?;
     for entry in records.iter()? {
         let (id, text) = entry?;
+        while next.as_ref().is_some_and(|(of, _)| of.value() < id.value()) {
+            next = uses.next().transpose()?;
+        }
         let Some(record) = parse(id.value(), text.value()) else { continue };
-        let used = uses.as_ref().map(|uses| uses.get(id.value())).transpose()?.flatten();
-        there.insert(record.id.clone());
-        table.put(record, version, used.map_or(0, |used| used.value()));
+        let used = next.as_ref().filter(|(of, _)| of.value() == id.value()).map_or(0, |(_, used)| used.value());
+        if let Some(there) = &mut there {
+            there.insert(record.id.clone());
+        }
+        table.put(record, version, used);
     }
-    table.retain(|record| there.contains(&record.id));
+    if let Some(there) = there {
+        table.retain(|record| there.contains(&record.id));
+    }
     Ok(())
 }
 

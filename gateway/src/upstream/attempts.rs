@@ -275,6 +275,11 @@ impl Attempts {
         self.shown.is_refused(upstream, status, replayable, bound).await
     }
 
+    /// Whether an answer could still turn out to want that.
+    pub fn may_be_refused(&self, upstream: &Upstream) -> bool {
+        self.shown.may_repeat(upstream)
+    }
+
     /// Ends the current attempt, if there is one, without a word on its endpoint: the client has ended it. How long it took.
     pub fn leave(&mut self) -> Duration {
         let took = self.current.take().map(|current| current.started.elapsed()).unwrap_or_default();

@@ -1,4 +1,4 @@
-use std::collections::BTreeMap;
+use std::{cell::Cell, collections::BTreeMap};
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use crossway_plugin_api::{ConsumerDirectory, SharedState};
@@ -8,6 +8,11 @@ use crate::testing::{ctx, parse, refused, request};
 
 const NOW: u64 = 1_800_000_000;
 const BODY: &[u8] = br#"{"event":"paid"}"#;
+
+thread_local! {
+    /// How many signatures this test has had computed.
+    pub(super) static COMPUTED: Cell<usize> = const { Cell::new(0) };
+}
 
 struct Setup {
     plugin: Arc<dyn Plugin>,
@@ -200,6 +205,48 @@ async fn what_was_seen_is_known_after_a_reload_with_another_secret_beside_it() {
     let second = build(yaml, &first.clock, &first.state);
     drop(first.plugin);
     assert_eq!(ask(&second, &[("Stripe-Signature", &value)], BODY).await, INVALID);
+}
+
+/// The work for a request tells nothing of the secrets: not whether one of them fits, nor which.
+#[tokio::test]
+async fn whatever_is_wrong_with_a_signature_it_costs_as_much_as_a_right_one() {
+    const SECRETS: usize = 3;
+    let setup = setup("hmac_signature: { style: stripe, secrets: [one, two, three] }");
+    let value = |time: u64, secret: &str, body: &[u8]| {
+        let signed = sign(hmac::HMAC_SHA256, secret.as_bytes(), &[time.to_string().as_bytes(), b".", body]);
+        format!("t={time},v1={}", hex::lower(&signed))
+    };
+    let late = NOW - 301;
+    for (what, value, expected, computed) in [
+        ("by the first secret", value(NOW, "one", BODY), GOOD, SECRETS),
+        ("by the second", value(NOW, "two", BODY), GOOD, SECRETS),
+        ("by the last", value(NOW, "three", BODY), GOOD, SECRETS),
+        ("a second time", value(NOW, "one", BODY), INVALID, SECRETS),
+        ("by nobody's secret", value(NOW, "four", BODY), INVALID, SECRETS),
+        ("of another body", value(NOW, "one", b"other"), INVALID, SECRETS),
+        ("of another length", format!("t={NOW},v1=00"), INVALID, SECRETS),
+        ("several", format!("{},v1={}", value(NOW + 1, "one", BODY), "00".repeat(32)), GOOD, SECRETS),
+        // By what the sender has written for all to see, before its body is read.
+        ("late, and right", value(late, "one", BODY), INVALID, 0),
+        ("late, and wrong", value(late, "four", BODY), INVALID, 0),
+        ("unreadable", "t=1".into(), INVALID, 0),
+    ] {
+        COMPUTED.set(0);
+        assert_eq!(setup.ask(&[("Stripe-Signature", &value)], BODY).await, expected, "{what}");
+        assert_eq!(COMPUTED.get(), computed, "{what}");
+    }
+    // Late by the time that its body is there.
+    for secret in ["one", "four"] {
+        let value = value(setup.clock.unix(), secret, b"slow");
+        let (mut req, mut ctx) = (request("POST", &[("Stripe-Signature", &value)]), ctx());
+        assert!(matches!(setup.plugin.on_request(&mut req, &mut ctx).await.unwrap(), Decision::Continue));
+        setup.clock.advance(Duration::from_secs(301));
+        COMPUTED.set(0);
+        let decision =
+            setup.plugin.on_request_body(&mut Bytes::from_static(b"slow"), &mut req, &mut ctx).await.unwrap();
+        assert!(matches!(decision, Decision::Respond(_)), "{secret}");
+        assert_eq!(COMPUTED.get(), SECRETS, "{secret}");
+    }
 }
 
 #[tokio::test]

@@ -13,7 +13,7 @@ use std::{
 use serde_json::Value;
 use tempfile::TempDir;
 
-use super::{PATIENCE, Response, client, eventually};
+use super::{LONG_PATIENCE, PATIENCE, Response, client, eventually, eventually_within};
 
 /// The program under test.
 pub const BINARY: &str = env!("CARGO_BIN_EXE_crossway");
@@ -125,7 +125,7 @@ impl Gateway {
     /// Starts it again after it has ended.
     pub fn start_again(&mut self) {
         self.child = spawn(Command::new(program()), self.folder.path(), self.age, &[]);
-        eventually("the gateway is ready", || self.is_ready().then_some(()));
+        eventually_within(LONG_PATIENCE, "the gateway is ready", || self.is_ready().then_some(()));
         self.refresh();
     }
 

@@ -273,7 +273,7 @@ impl Stream {
         if method == "NoStatus" {
             sent.send_data(Bytes::new(), true)?;
         } else {
-            sent.send_trailers(self.trailers("0"))?;
+            sent.send_trailers(self.trailers(&self.verdict("0")))?;
         }
         Ok(())
     }
@@ -356,8 +356,17 @@ impl Stream {
         trailers
     }
 
+    /// The status to end with: UNAUTHENTICATED for the credentials named in the call, or the one that it asks for.
+    fn verdict(&self, otherwise: &str) -> String {
+        let refused = self.seen.header("x-refused");
+        if refused.is_some() && refused == self.seen.header("authorization") {
+            return "16".into();
+        }
+        self.seen.header("x-status").unwrap_or(otherwise).to_owned()
+    }
+
     fn status(&mut self, in_header: bool) -> Result<(), Gone> {
-        let status = self.seen.header("x-status").unwrap_or("12").to_owned();
+        let status = self.verdict("12");
         let message = self.seen.headers.get("x-message").cloned();
         let mut fields = self.trailers(&status);
         if let Some(message) = message {

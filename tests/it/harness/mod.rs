@@ -43,10 +43,17 @@ impl Drop for Killed {
 
 /// Longest a test waits for anything.
 pub const PATIENCE: Duration = Duration::from_secs(20);
+/// The same where there is much to read first.
+const LONG_PATIENCE: Duration = Duration::from_mins(2);
 
 /// Waits until `ready` gives something, looking again and again; panics with `what` when it takes too long.
-pub fn eventually<T>(what: &str, mut ready: impl FnMut() -> Option<T>) -> T {
-    let deadline = Instant::now() + PATIENCE;
+pub fn eventually<T>(what: &str, ready: impl FnMut() -> Option<T>) -> T {
+    eventually_within(PATIENCE, what, ready)
+}
+
+/// The same with another patience: for what takes much work.
+fn eventually_within<T>(patience: Duration, what: &str, mut ready: impl FnMut() -> Option<T>) -> T {
+    let deadline = Instant::now() + patience;
     loop {
         if let Some(found) = ready() {
             return found;

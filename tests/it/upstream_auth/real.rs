@@ -34,7 +34,7 @@ fn a_token_that_was_taken_back_is_replaced() {
         assert_eq!(asked(), 1);
         let token = presented(&upstream.received()[0]).to_owned();
         idp.lock().unwrap().revoke("opaque", CLIENT_SECRET, &token);
-        cool_down();
+        cool_down(&gateway);
         assert_eq!(gateway.get("/").status, 200);
         let seen = upstream.received();
         assert_eq!(presented(&seen[3]), token, "it was tried");

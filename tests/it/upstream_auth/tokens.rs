@@ -8,8 +8,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::{Provider, SECRET, WAYS, choosy, config, cool_down, counted, fixed::unary, number};
-use crate::harness::{Answer, Connection, Finish, Gateway, H2Upstream, Upstream, eventually, pass};
+use super::{Provider, SECRET, WAYS, choosy, config, cool_down, counted, fixed::unary, number, rest};
+use crate::harness::{
+    Answer, Connection, Finish, Gateway, H2Upstream, Response, Upstream, eventually, frame, frames, pass,
+};
 
 #[test]
 fn a_crowd_waits_for_one_token() {
@@ -139,7 +141,7 @@ fn a_refused_token_is_replaced_and_the_request_sent_again_if_its_body_can_be() {
         let gateway = Gateway::start(&config(upstream.address(), settings, &auth, plugin));
         let small = vec![b'x'; 10_000];
         for (at, (method, body)) in (2..).zip([("GET", &b""[..]), ("POST", &small)]) {
-            cool_down();
+            cool_down(&gateway);
             least.store(at, Ordering::SeqCst);
             let before = upstream.received().len();
             let answer = gateway.send(&format!("{method} /"), &[], body);
@@ -149,7 +151,7 @@ fn a_refused_token_is_replaced_and_the_request_sent_again_if_its_body_can_be() {
             assert_eq!(tokens, [Some(at - 1), Some(at)], "{way} {method}");
             assert!(seen.iter().all(|seen| seen.body == body), "{way} {method}");
         }
-        cool_down();
+        cool_down(&gateway);
         least.store(4, Ordering::SeqCst);
         let large = vec![b'x'; 300_000];
         let answer = gateway.send("POST /", &[], &large);
@@ -167,12 +169,12 @@ fn over_http_2_too() {
         let auth = provider.auth("cool_down: 1s");
         let gateway =
             Gateway::start(&config(upstream.address(), "http2: true,", &auth, plugin).replace("websocket: {}, ", ""));
-        cool_down();
+        cool_down(&gateway);
         assert_eq!(gateway.send("POST /unknown/1", &[], b"order").status, 200, "{way}");
         let seen = upstream.seen();
         let shown: Vec<_> = seen.iter().map(|seen| (seen.header("authorization").unwrap(), &seen.body[..])).collect();
         assert_eq!(shown, [("Bearer token-1", &b"order"[..]), ("Bearer token-2", b"order")], "{way}");
-        cool_down();
+        cool_down(&gateway);
         assert_eq!(gateway.get("/unknown/9").status, 401, "{way}");
         assert_eq!(upstream.begun(), 4, "{way}: once more, and no more");
     }
@@ -185,7 +187,7 @@ fn a_body_that_a_plugin_holds_is_sent_again_however_large() {
     let auth = provider.auth("cool_down: 1s");
     let text = config(upstream.address(), "", &auth, plugin).replace("auth: none, upstream", "upstream");
     let gateway = Gateway::start(&text);
-    cool_down();
+    cool_down(&gateway);
     least.store(2, Ordering::SeqCst);
     let body = vec![b'x'; 300_000];
     let key = ring::hmac::Key::new(ring::hmac::HMAC_SHA256, b"s3cret-of-the-hook-0123456789");
@@ -242,7 +244,7 @@ fn a_provider_that_gives_the_same_token_again_makes_no_second_attempt() {
     let auth = super::oauth2(&url, "gw", SECRET, "cool_down: 1s");
     let gateway = Gateway::start(&config(upstream.address(), "", &auth, ""));
     assert_eq!(gateway.get("/").status, 200);
-    cool_down();
+    cool_down(&gateway);
     least.store(2, Ordering::SeqCst);
     assert_eq!(gateway.get("/").status, 401);
     assert_eq!((provider.received().len(), upstream.received().len()), (2, 2));
@@ -254,7 +256,7 @@ fn a_request_is_sent_once_more_and_not_again() {
     for (way, plugin) in WAYS {
         let provider = Provider::start("");
         let upstream = Upstream::start(|_| {
-            cool_down();
+            rest();
             Answer::new(401, &[], b"")
         });
         let auth = provider.auth("cool_down: 1s");
@@ -264,13 +266,24 @@ fn a_request_is_sent_once_more_and_not_again() {
     }
 }
 
+/// A gateway that takes calls by gRPC-web.
+fn calls(upstream: &H2Upstream, provider: &Provider) -> String {
+    let auth = provider.auth("cool_down: 1s");
+    config(upstream.address(), "http2: true,", &auth, "").replace("websocket: {}", "grpc_web: true")
+}
+
+/// The status of a call in the frame of its trailers.
+fn ended_with(answer: &Response) -> String {
+    let (_, trailers) = frames(&answer.body).into_iter().find(|(kind, _)| *kind == 0x80).expect("trailers");
+    let trailers = String::from_utf8(trailers).unwrap();
+    trailers.lines().find_map(|line| line.strip_prefix("grpc-status:")).expect("a status").trim().to_owned()
+}
+
 #[test]
 fn a_call_that_is_not_authenticated_is_made_again() {
     let (provider, upstream) = (Provider::start(""), H2Upstream::plain());
-    let auth = provider.auth("cool_down: 1s");
-    let text = config(upstream.address(), "http2: true,", &auth, "").replace("websocket: {}", "grpc_web: true");
-    let gateway = Gateway::start(&text);
-    cool_down();
+    let gateway = Gateway::start(&calls(&upstream, &provider));
+    cool_down(&gateway);
     let answer = unary(&gateway, "Only", &[("X-Status", "16")]);
     assert_eq!(answer.header("grpc-status"), Some("16"), "{answer:?}");
     assert_eq!((upstream.begun(), provider.issued()), (2, 2));
@@ -278,6 +291,52 @@ fn a_call_that_is_not_authenticated_is_made_again() {
     assert_eq!(tokens, ["Bearer token-1", "Bearer token-2"]);
     assert_eq!(unary(&gateway, "Only", &[("X-Status", "7")]).header("grpc-status"), Some("7"));
     assert_eq!((upstream.begun(), provider.issued()), (3, 2), "another status is not about the token");
+}
+
+/// A server may send the status of a call without messages in trailers of their own.
+#[test]
+fn a_call_that_is_not_authenticated_in_its_trailers_is_made_again() {
+    let (provider, upstream) = (Provider::start(""), H2Upstream::plain());
+    let gateway = Gateway::start(&calls(&upstream, &provider));
+    cool_down(&gateway);
+    let answer = unary(&gateway, "Status", &[("X-Refused", "Bearer token-1"), ("X-Status", "0")]);
+    assert_eq!(ended_with(&answer), "0", "{answer:?}");
+    assert_eq!((upstream.begun(), provider.issued(), counted(&gateway, "rejected")), (2, 2, 1.0));
+    assert!(upstream.seen().iter().all(|seen| seen.body == frame(b"hello")));
+    assert_eq!(ended_with(&unary(&gateway, "Status", &[("X-Status", "7")])), "7");
+    assert_eq!((upstream.begun(), counted(&gateway, "rejected")), (3, 1.0), "another status is not about the token");
+    cool_down(&gateway);
+    assert_eq!(ended_with(&unary(&gateway, "Status", &[("X-Status", "16")])), "16");
+    assert_eq!((upstream.begun(), counted(&gateway, "rejected")), (5, 3.0), "once more, and no more");
+}
+
+/// Messages are on their way to the client: the call ends as it does, and the next one has another token.
+#[test]
+fn a_call_that_is_not_authenticated_behind_its_messages_makes_a_new_token() {
+    let (provider, upstream) = (Provider::start(""), H2Upstream::plain());
+    let gateway = Gateway::start(&calls(&upstream, &provider));
+    let call = || unary(&gateway, "Unary", &[("X-Refused", "Bearer token-1")]);
+    cool_down(&gateway);
+    let answer = call();
+    assert_eq!((ended_with(&answer).as_str(), frames(&answer.body)[0].1.as_slice()), ("16", &b"hello"[..]));
+    assert_eq!((upstream.begun(), provider.issued(), counted(&gateway, "rejected")), (1, 2, 1.0));
+    assert_eq!(ended_with(&call()), "0");
+    assert_eq!((upstream.begun(), provider.issued(), counted(&gateway, "rejected")), (2, 2, 1.0));
+}
+
+/// A header that comes long before anything else is not held for what may follow.
+#[test]
+fn the_header_of_a_call_that_goes_on_reaches_the_client() {
+    let (provider, upstream) = (Provider::start(""), H2Upstream::plain());
+    let gateway = Gateway::start(&calls(&upstream, &provider));
+    let mut connection = Connection::open(&gateway.address());
+    connection.send(
+        b"POST /echo.Echo/Bidi HTTP/1.1\r\nHost: t\r\nContent-Type: application/grpc-web+proto\r\nContent-Length: 10\r\n\r\n",
+    );
+    let (head, _) = connection.read_some(0).expect("a header");
+    assert_eq!(head.status, 200);
+    connection.send(&frame(b"hello"));
+    eventually("the call is over", || upstream.seen().pop().filter(|seen| seen.body == frame(b"hello")));
 }
 
 #[test]

@@ -19,11 +19,18 @@ const MAX_RESPONSE: usize = 64 << 10;
 /// What stands before a bearer token.
 pub(crate) const AUTHORIZATION: &str = "Authorization: Bearer ";
 
+/// The status of an answer whose body is the origin's.
+const OK: &str = "200";
+
 /// The bytes of a request, with the place of its number.
 #[derive(Clone)]
 pub(crate) struct Request {
     bytes: Vec<u8>,
     number_at: usize,
+    /// What stands before what changes with each request.
+    before: Vec<u8>,
+    /// Of the answer.
+    status: String,
 }
 
 impl Request {
@@ -41,12 +48,22 @@ impl Request {
             text.push_str("\r\n");
         }
         text.push_str("\r\n");
-        Ok(Self { bytes: text.into_bytes(), number_at })
+        Ok(Self { bytes: text.into_bytes(), number_at, before: AUTHORIZATION.into(), status: OK.into() })
+    }
+
+    /// With bearer tokens behind this text, in place of those of RFC 6750.
+    pub(crate) fn carrying(self, before: &str) -> Self {
+        Self { before: before.into(), ..self }
+    }
+
+    /// With this status of the answer in place of 200.
+    pub(crate) fn expecting(self, status: u16) -> Self {
+        Self { status: status.to_string(), ..self }
     }
 
     /// Puts another bearer token in the place of the one it has, which must be as long.
     fn bearer(&mut self, token: &str) -> anyhow::Result<()> {
-        let (before, token) = (AUTHORIZATION.as_bytes(), token.as_bytes());
+        let (before, token) = (self.before.as_slice(), token.as_bytes());
         let at = self.bytes.windows(before.len()).position(|part| part == before).context("no bearer token")?;
         let rest = &mut self.bytes[at + before.len()..];
         ensure!(rest.get(token.len()..).is_some_and(|after| after.starts_with(b"\r\n")), "a token of another length");
@@ -78,7 +95,8 @@ impl Client {
         self.request.bearer(token)
     }
 
-    /// Makes a request and verifies the answer: 200, and the body for this very number. `false` if the server said that
+    /// Makes a request and verifies the answer: 200, and the body for this very number, or the other status that is
+    /// expected. `false` if the server said that
     /// the connection ends with it.
     pub(crate) async fn exchange(&mut self, number: u64) -> anyhow::Result<bool> {
         let number = answer::digits(number);
@@ -94,8 +112,10 @@ impl Client {
         while self.input.len() < end + header.length {
             self.read_more().await?;
         }
-        ensure!(header.status == *b"200", "the status is {}", header.status.escape_ascii());
-        ensure!(answer::matches(&self.input[end..], &number), "the body is not the one for this request");
+        let wanted = self.request.status.as_str();
+        ensure!(header.status == *wanted.as_bytes(), "the status is {}", header.status.escape_ascii());
+        let is_right = wanted != OK || answer::matches(&self.input[end..], &number);
+        ensure!(is_right, "the body is not the one for this request");
         Ok(header.lasts)
     }
 

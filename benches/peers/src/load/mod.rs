@@ -17,7 +17,6 @@ use std::{
 use serde_json::json;
 use tokio::task::JoinSet;
 
-use client::AUTHORIZATION;
 use histogram::Histogram;
 
 pub(crate) use client::{Client, Request};
@@ -53,6 +52,15 @@ pub(crate) struct Settings {
     /// after the last.
     #[arg(long)]
     bearers: Option<PathBuf>,
+    /// What stands before them in the request.
+    #[arg(long, default_value = client::AUTHORIZATION)]
+    before: String,
+    /// Begins anew after the last of them.
+    #[arg(long)]
+    cycle: bool,
+    /// The status that each answer must have. Only with 200 its body must be the origin's.
+    #[arg(long, default_value_t = 200, value_parser = clap::value_parser!(u16).range(200..=599))]
+    status: u16,
 }
 
 /// Puts the load on the proxy and prints one line of JSON: requests answered as they should be, errors (with the first
@@ -110,15 +118,15 @@ async fn all(settings: Settings) -> anyhow::Result<Tally> {
     let bearers = settings.bearers.as_deref().map(std::fs::read_to_string).transpose()?;
     let bearers: Option<Arc<[String]>> = bearers.map(|text| text.lines().map(str::to_owned).collect());
     let mut headers = settings.headers;
-    headers.extend(bearers.iter().filter_map(|all| all.first()).map(|token| format!("{AUTHORIZATION}{token}")));
-    let request = Request::new(settings.target, &headers)?;
+    headers.extend(bearers.iter().filter_map(|all| all.first()).map(|token| format!("{}{token}", settings.before)));
+    let request = Request::new(settings.target, &headers)?.carrying(&settings.before).expecting(settings.status);
     let dialer = Dialer::new(settings.target, settings.authority.as_deref())?;
     let end = Instant::now() + Duration::try_from_secs_f64(settings.seconds)?;
     let mut loops = JoinSet::new();
     for index in 0..settings.connections {
         let numbers = (index..).step_by(usize::try_from(settings.connections)?);
         let (dialer, request, bearers) = (dialer.clone(), request.clone(), bearers.clone());
-        let plan = Plan { dialer, request, bearers, reconnect: settings.reconnect, end };
+        let plan = Plan { dialer, request, bearers, cycle: settings.cycle, reconnect: settings.reconnect, end };
         loops.spawn(bounded(plan, numbers));
     }
     let mut total = Tally::new();
@@ -133,8 +141,18 @@ struct Plan {
     dialer: Dialer,
     request: Request,
     bearers: Option<Arc<[String]>>,
+    cycle: bool,
     reconnect: bool,
     end: Instant,
+}
+
+impl Plan {
+    /// The bearer token of the request with this number; `None` after the last.
+    fn bearer<'a>(&self, all: &'a [String], number: u64) -> Option<&'a str> {
+        let at = usize::try_from(number).ok()?;
+        let at = if self.cycle { at.checked_rem(all.len())? } else { at };
+        all.get(at).map(String::as_str)
+    }
 }
 
 /// One connection's loop, ended by force if an answer never comes.
@@ -156,8 +174,8 @@ async fn requests(plan: &Plan, numbers: impl Iterator<Item = u64>, tally: &mut T
         }
         let bearer = match &plan.bearers {
             None => None,
-            Some(all) => match usize::try_from(number).ok().and_then(|at| all.get(at)) {
-                Some(bearer) => Some(bearer.as_str()),
+            Some(all) => match plan.bearer(all, number) {
+                Some(bearer) => Some(bearer),
                 None => return,
             },
         };

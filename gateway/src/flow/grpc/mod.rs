@@ -18,7 +18,7 @@ use crossway_plugin_api::{Fault, Reply};
 use http::{HeaderMap, HeaderValue, Method, StatusCode, Version, header};
 use pingora_http::{RequestHeader, ResponseHeader};
 
-pub use status::{STATUS, in_http, meant, parts};
+pub use status::{STATUS, in_http, is_unknown, meant, parts};
 pub(super) use upload::Upload;
 
 /// The form in which a call comes to the gateway.

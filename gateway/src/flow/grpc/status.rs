@@ -47,8 +47,12 @@ fn of(reply: &Reply) -> u32 {
 /// The status that the header of an answer to a call means to the gateway: one that ends the call with UNAUTHENTICATED is
 /// 401.
 pub fn meant(head: &ResponseHeader) -> StatusCode {
-    let is_unknown = head.headers.get(STATUS).is_some_and(|status| *status == *UNAUTHENTICATED.to_string());
-    if is_unknown { StatusCode::UNAUTHORIZED } else { head.status }
+    if is_unknown(&head.headers) { StatusCode::UNAUTHORIZED } else { head.status }
+}
+
+/// Whether a header or trailers end a call with UNAUTHENTICATED.
+pub fn is_unknown(fields: &HeaderMap) -> bool {
+    fields.get(STATUS).is_some_and(|status| *status == *UNAUTHENTICATED.to_string())
 }
 
 /// What the status that has ended a call means in HTTP, as Envoy and google.rpc.Code read it.

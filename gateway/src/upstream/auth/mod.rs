@@ -89,6 +89,11 @@ impl Shown {
         again && Instant::now() < deadline
     }
 
+    /// Whether an answer could still make the request be sent once more.
+    pub fn may_repeat(&self, upstream: &Upstream) -> bool {
+        !self.is_repeated && matches!(upstream.auth, Some(Identity::Tokens(_)))
+    }
+
     /// How many attempts were made for this reason: they do not count among those that an upstream's rules allow.
     pub fn repeats(&self) -> u32 {
         u32::from(self.is_repeated)
