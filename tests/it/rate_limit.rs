@@ -9,7 +9,7 @@ use std::{
     time::{SystemTime, UNIX_EPOCH},
 };
 
-use crate::harness::{Answer, Connection, Gateway, Response, Upstream, exchange};
+use crate::harness::{Answer, Connection, Gateway, Response, Upstream, eventually, exchange};
 
 /// Keys of the consumers below, each with its SHA-256.
 const ALICE: (&str, &str) = ("key-of-alice", "d16a80956c32f3f5fb979bea408abac8c3eef6c54ecb234279e337146cf87b47");
@@ -206,6 +206,45 @@ fn a_reload_keeps_what_was_used_and_new_limits_hold_at_once() {
         gateway.signal("HUP");
     }
     assert_eq!(statuses(&gateway, "/a/x", "", 3), [429; 3], "reload after reload");
+}
+
+/// One rate after the other, and how many of 40 requests pass: the first uses up its burst. Between two units are hours, so
+/// that none comes back meanwhile, however slow the test is.
+const RATES: [(&str, usize); 5] = [
+    ("limit: 10, per: 31d", 10),
+    // Twelve are allowed, and ten are used.
+    ("limit: 12, per: 31d", 2),
+    ("limit: 12, per: 31d, burst: 15", 3),
+    // Fewer than were used.
+    ("limit: 5, per: 31d", 0),
+    ("limit: 7, per: 1d", 2),
+];
+/// As few at once as were used, and one comes back in a moment.
+const SOON: &str = "limit: 600000, per: 1d, burst: 7";
+
+/// Who has used up a slow rate can go on at the pace of this one.
+fn assert_soon(gateway: &mut Gateway, config: &str) {
+    assert_eq!(gateway.reload(config).status, 200);
+    let mut passed = 0;
+    eventually("a unit has come back, again and again", || {
+        passed += usize::from(gateway.get("/a/x").status == 200);
+        (passed == 10).then_some(())
+    });
+}
+
+#[test]
+fn a_changed_rate_holds_at_once() {
+    let upstream = Upstream::echo();
+    let of = |policy: &str| open(&upstream, &format!("policies: [{{ name: rate, key: [client], {policy} }}]"));
+    let mut gateway = Gateway::start(&of(RATES[0].0));
+    for (number, (policy, expected)) in RATES.iter().enumerate() {
+        if number > 0 {
+            assert_eq!(gateway.reload(&of(policy)).status, 200);
+        }
+        let seen = statuses(&gateway, "/a/x", "", 40);
+        assert_eq!(seen.iter().filter(|status| **status == 200).count(), *expected, "{policy}: {seen:?}");
+    }
+    assert_soon(&mut gateway, &of(SOON));
 }
 
 #[test]

@@ -86,6 +86,11 @@ fn policy(written: config::Policy, place: &str, deps: &Deps) -> Built<Policy> {
         check_group(group, &place, deps)?;
         tiers.push((group.clone(), limits.one(tier.limit, tier.burst, least, &place)?));
     }
+    let all: Vec<Limit> = tiers.iter().map(|(_, limit)| *limit).chain([limit]).collect();
+    let limit = limit.among(&all);
+    for (_, tier) in &mut tiers {
+        *tier = tier.among(&all);
+    }
     tiers.sort_by_key(|(_, limit)| std::cmp::Reverse(limit.quota()));
     let window = limit.is_window().then_some(written.per);
     let identity = Identity { name: written.name.clone(), key: written.key.clone(), window };

@@ -22,7 +22,7 @@ pub struct Config {
     /// Default `[ietf]`.
     #[serde(default = "headers")]
     pub headers: Vec<Style>,
-    /// Most keys that are remembered, of all policies together, at about 24 bytes each; 1000 to 50000000. When there are
+    /// Most keys that are remembered, of all policies together, at about 36 bytes each; 1000 to 50000000. When there are
     /// more, those are forgotten first that are full again, then those that have the least to wait. Default 100000.
     #[serde(default = "max_entries")]
     #[schemars(range(min = 1_000, max = 50_000_000))]

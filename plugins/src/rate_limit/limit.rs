@@ -1,13 +1,16 @@
-//! What a limit makes of the number that is kept for each key.
+//! What a limit makes of what is kept for each key.
 //!
-//! That number is 64 bits. For a rate (GCRA, the generic cell rate algorithm of ATM's traffic control, ITU-T I.371) it is
-//! the time at which nothing would count any more, in nanoseconds of the steady clock. For a window it is the window's end,
-//! in seconds after the epoch, and what has been used in it, 32 bits each. Zero stands for a key that was never met.
+//! A rate is GCRA (the generic cell rate algorithm of ATM's traffic control, ITU-T I.371). How many units have been used is
+//! kept as the time until they are back, and so that time alone would mean something else whenever the limit changes. Beside
+//! it stands how long one unit takes: with that, another limit finds the same units used, and from then on they come back as
+//! it says. The limits of groups, too, meet what others have kept.
 
 use super::period::Period;
 
+mod kept;
 mod remote;
 
+pub(super) use kept::Kept;
 pub(super) use remote::{ASKED, How, TOLD};
 
 const SECOND: u64 = 1_000_000_000;
@@ -30,10 +33,74 @@ pub(super) struct Moment {
 /// How a limit counts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Shape {
-    /// Evenly: a unit comes back in each interval. All in nanoseconds.
-    Rate { interval: u64, room: u64, debt: u64 },
+    /// Evenly: a unit comes back in each interval.
+    Rate(Rate),
     /// In windows of the calendar; the debt is in units.
     Window { debt: u32 },
+}
+
+/// An even rate. Times are in nanoseconds; any of these units takes at most [`LONGEST`] in its limit's interval.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Rate {
+    interval: u64,
+    /// Units that can be used at once, and most that can be used and owed.
+    burst: u64,
+    most: u64,
+    /// The shortest interval and the largest `most` of all limits that this one shares keys with.
+    fastest: u64,
+    bound: u64,
+}
+
+impl Rate {
+    /// What was used, as the time until it is back, and the time that a unit of it takes. What was kept by a limit that holds
+    /// no more, or by one of a slower group, comes back as fast as this limit says. Neither is ever more than the limits can
+    /// lead to.
+    fn used(&self, kept: Kept, now: Moment) -> (u64, u64) {
+        let (used, was) = kept.of_rate(now, self.interval);
+        let each = was.min(self.interval).max(self.fastest);
+        (scaled(used, was, each).min(self.bound.saturating_mul(each)), each)
+    }
+
+    /// The same time, in units of this limit's interval.
+    fn own(&self, (used, each): (u64, u64)) -> u64 {
+        scaled(used, each, self.interval)
+    }
+
+    fn kept(&self, used: u64, now: Moment) -> Kept {
+        Kept::rate(now.steady + used, self.interval)
+    }
+
+    fn take(&self, kept: Kept, cost: u32, now: Moment) -> Result<Kept, u64> {
+        let (used, each) = self.used(kept, now);
+        let until = used.saturating_add(u64::from(cost.max(1)).saturating_mul(each));
+        match until.checked_sub(self.burst * each) {
+            None | Some(0) => Ok(self.kept(self.own((used, each)) + u64::from(cost) * self.interval, now)),
+            Some(wait) => Err(wait),
+        }
+    }
+
+    fn owe(&self, kept: Kept, cost: u32, now: Moment) -> Kept {
+        let (used, most) = (self.own(self.used(kept, now)), self.most * self.interval);
+        if used >= most {
+            return kept;
+        }
+        self.kept(used.saturating_add(u64::from(cost).saturating_mul(self.interval)).min(most), now)
+    }
+
+    fn standing(&self, kept: Kept, now: Moment) -> Standing {
+        let (used, each) = self.used(kept, now);
+        let left = (self.burst * each).saturating_sub(used) / each;
+        Standing { remaining: u32::try_from(left).unwrap_or(u32::MAX), reset: used.div_ceil(SECOND) }
+    }
+}
+
+/// As many units in another interval; rounded up.
+fn scaled(time: u64, from: u64, to: u64) -> u64 {
+    if from == to {
+        return time;
+    }
+    let time = (u128::from(time) * u128::from(to)).div_ceil(u128::from(from));
+    u64::try_from(time).unwrap_or(u64::MAX)
 }
 
 /// So many units in such a time.
@@ -69,11 +136,13 @@ impl Limit {
         }
         // Rounded up, so that never more is let through than the limit says.
         let interval = (u64::from(seconds) * SECOND).div_ceil(u64::from(quota));
-        let bounded = |units: u32| u64::from(units).checked_mul(interval).filter(|time| *time <= LONGEST);
-        let (Some(room), Some(debt)) = (bounded(burst), bounded(debt)) else {
+        let fits = |units: u32| u64::from(units).checked_mul(interval).is_some_and(|time| time <= LONGEST);
+        if !fits(burst) || !fits(debt) {
             return Err("is more than can come back in a year".into());
-        };
-        Ok(Self { quota, period, shape: Shape::Rate { interval, room, debt } })
+        }
+        let (burst, most) = (u64::from(burst), u64::from(burst) + u64::from(debt));
+        let rate = Rate { interval, burst, most, fastest: interval, bound: most };
+        Ok(Self { quota, period, shape: Shape::Rate(rate) })
     }
 
     /// `quota` units in each window of the calendar, in UTC. At most `debt` units may be owed beyond that.
@@ -85,6 +154,17 @@ impl Limit {
             return Err(format!("is more than {MOST}"));
         }
         Ok(Self { quota, period, shape: Shape::Window { debt } })
+    }
+
+    /// The same, where keys of this limit may also be met by these others.
+    pub(super) fn among(mut self, others: &[Self]) -> Self {
+        if let Shape::Rate(own) = &mut self.shape {
+            for other in others {
+                let Shape::Rate(other) = other.shape else { continue };
+                (own.fastest, own.bound) = (own.fastest.min(other.interval), own.bound.max(other.most));
+            }
+        }
+        self
     }
 
     /// Units in each period.
@@ -108,102 +188,62 @@ impl Limit {
         }
     }
 
+    /// What is kept, as this limit sees it: other than it stands in the store only where it was kept by limits that hold no
+    /// more, or where it is too much.
+    pub(super) fn fresh(&self, kept: Kept, now: Moment) -> Kept {
+        let Shape::Rate(rate) = self.shape else { return kept };
+        match rate.used(kept, now) {
+            (0, _) => kept,
+            (used, each) => Kept::rate(now.steady + used, each),
+        }
+    }
+
     /// What is kept after `cost` units are used, or how long to wait until they can be, in nanoseconds. A cost of zero needs
     /// something to be left.
-    pub(super) fn take(&self, kept: u64, cost: u32, now: Moment) -> Result<u64, u64> {
-        let needed = cost.max(1);
-        match self.shape {
-            Shape::Rate { interval, room, debt } => {
-                let from = steady(kept, room + debt, now);
-                let full = now.steady + room;
-                let until = from.saturating_add(u64::from(needed).saturating_mul(interval));
-                match until.checked_sub(full) {
-                    None | Some(0) => Ok(from + u64::from(cost) * interval),
-                    Some(wait) => Err(wait),
-                }
-            }
-            Shape::Window { .. } => {
-                let (end, used) = self.current(kept, now);
-                match used.checked_add(needed) {
-                    Some(sum) if sum <= self.quota => Ok(packed(end, used + cost)),
-                    _ => Err(u64::from(end).saturating_sub(now.wall).saturating_mul(SECOND)),
-                }
-            }
+    pub(super) fn take(&self, kept: Kept, cost: u32, now: Moment) -> Result<Kept, u64> {
+        if let Shape::Rate(rate) = self.shape {
+            return rate.take(kept, cost, now);
+        }
+        let (end, used) = self.current(kept, now);
+        match used.checked_add(cost.max(1)) {
+            Some(sum) if sum <= self.quota => Ok(Kept::window(end, used + cost)),
+            _ => Err(u64::from(end).saturating_sub(now.wall).saturating_mul(SECOND)),
         }
     }
 
     /// What is kept after `cost` units are used, whether or not they were left; no deeper than the debt may be.
-    pub(super) fn owe(&self, kept: u64, cost: u32, now: Moment) -> u64 {
+    pub(super) fn owe(&self, kept: Kept, cost: u32, now: Moment) -> Kept {
         match self.shape {
-            Shape::Rate { interval, room, debt } => {
-                let more = u64::from(cost).saturating_mul(interval);
-                steady(kept, room + debt, now).saturating_add(more).min(now.steady + room + debt)
-            }
+            Shape::Rate(rate) => rate.owe(kept, cost, now),
             Shape::Window { debt } => {
                 let (end, used) = self.current(kept, now);
-                packed(end, used.saturating_add(cost).min(self.quota + debt))
+                Kept::window(end, used.saturating_add(cost).min(self.quota + debt).max(used))
             }
         }
     }
 
     /// What is kept after `cost` units are given back that were taken when `taken` was kept.
-    pub(super) fn give_back(&self, kept: u64, cost: u32, taken: u64) -> u64 {
-        match self.shape {
-            Shape::Rate { interval, .. } => kept.saturating_sub(u64::from(cost).saturating_mul(interval)),
-            Shape::Window { .. } => {
-                let ((end, used), (taken_in, _)) = (unpacked(kept), unpacked(taken));
-                if end == taken_in { packed(end, used.saturating_sub(cost)) } else { kept }
-            }
-        }
+    pub(super) fn give_back(&self, kept: Kept, cost: u32, taken: Kept) -> Kept {
+        kept.without(cost, taken, self.is_window())
     }
 
     /// What is left.
-    pub(super) fn standing(&self, kept: u64, now: Moment) -> Standing {
-        match self.shape {
-            Shape::Rate { interval, room, debt } => {
-                let from = steady(kept, room + debt, now);
-                let left = (now.steady + room).saturating_sub(from) / interval;
-                let remaining = u32::try_from(left).unwrap_or(u32::MAX);
-                Standing { remaining, reset: (from - now.steady).div_ceil(SECOND) }
-            }
-            Shape::Window { .. } => {
-                let (end, used) = self.current(kept, now);
-                let reset = u64::from(end).saturating_sub(now.wall);
-                Standing { remaining: self.quota.saturating_sub(used), reset }
-            }
+    pub(super) fn standing(&self, kept: Kept, now: Moment) -> Standing {
+        if let Shape::Rate(rate) = self.shape {
+            return rate.standing(kept, now);
         }
+        let (end, used) = self.current(kept, now);
+        Standing { remaining: self.quota.saturating_sub(used), reset: u64::from(end).saturating_sub(now.wall) }
     }
 
     /// The window that counts, by its end, and what was used in it.
-    fn current(&self, kept: u64, now: Moment) -> (u32, u32) {
+    fn current(&self, kept: Kept, now: Moment) -> (u32, u32) {
         let (_, end) = self.period.window(now.wall);
         let end = u32::try_from(end).unwrap_or(u32::MAX);
-        let (kept_end, used) = unpacked(kept);
+        let (kept_end, used) = kept.of_window();
         // A clock that was set back a little does not open a window again; one that was set back far does not keep it shut.
         let is_current = kept_end == end || (kept_end > end && kept_end - end <= self.period.seconds());
         if is_current { (kept_end, used) } else { (end, 0) }
-    }
-}
-
-/// What is kept for a rate, within what this rate can keep: after a change of the limit it may be too much.
-fn steady(kept: u64, most: u64, now: Moment) -> u64 {
-    kept.clamp(now.steady, now.steady + most)
-}
-
-fn packed(end: u32, used: u32) -> u64 {
-    u64::from(end) << 32 | u64::from(used)
-}
-
-fn unpacked(kept: u64) -> (u32, u32) {
-    (u32::try_from(kept >> 32).unwrap_or(u32::MAX), u32::try_from(kept & u64::from(u32::MAX)).unwrap_or(u32::MAX))
-}
-
-/// Nanoseconds until what is kept counts no more and can be forgotten without loss.
-pub(super) fn counts_for(kept: u64, is_window: bool, now: Moment) -> u64 {
-    if is_window {
-        u64::from(unpacked(kept).0).saturating_sub(now.wall).saturating_mul(SECOND)
-    } else {
-        kept.saturating_sub(now.steady)
     }
 }
 

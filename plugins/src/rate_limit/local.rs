@@ -14,7 +14,7 @@ use std::{
 };
 
 use super::{
-    limit::{Limit, Moment, Standing},
+    limit::{Kept, Limit, Moment, Standing},
     name::Name,
     table::{Key, Table},
 };
@@ -45,8 +45,10 @@ pub(super) struct Ask {
     pub(super) shadow: bool,
     /// How long to wait until there is room, in nanoseconds, if there is none. Written by the decision.
     pub(super) wait: Option<u64>,
-    /// What is kept after the decision, where it has used something. Written by the decision.
-    pub(super) kept: u64,
+    /// What is kept after the decision, in this process, where it has used something. Written by the decision.
+    pub(super) kept: Kept,
+    /// What is used after the decision, in the store that gateways share. Written by the decision.
+    pub(super) used: u64,
     /// What is left, after the decision. Written by the decision.
     pub(super) standing: Standing,
 }
@@ -98,10 +100,10 @@ impl Local {
     /// Decides about all of these at once; at most [`MAX_ASKS`]. Keeps about `most` keys: up to one for each part more.
     pub(super) fn decide(&self, asks: &mut [Ask], most: usize, now: Moment) -> Decided {
         let mut held = self.lock(asks);
-        let mut next = [0; MAX_ASKS];
+        let mut next = [Kept::default(); MAX_ASKS];
         let mut granted = true;
         for (ask, next) in asks.iter_mut().zip(&mut next) {
-            let kept = table(&mut held, self.part(ask.key)).get(ask.key);
+            let kept = current(table(&mut held, self.part(ask.key)), ask, now);
             let taken = ask.limit.take(kept, ask.cost, now);
             ask.wait = taken.err();
             granted &= ask.wait.is_none() || ask.shadow;
@@ -127,7 +129,7 @@ impl Local {
             let kept = table.get(ask.key);
             let next = ask.limit.give_back(kept, ask.cost, ask.kept);
             // What was forgotten meanwhile is as good as given back.
-            if kept != 0 {
+            if kept != Kept::default() {
                 table.set(ask.key, next, now);
             }
             ask.standing = ask.limit.standing(next, now);
@@ -143,7 +145,7 @@ impl Local {
         (ask.limit.standing(next, now), evicted)
     }
 
-    fn keep(&self, table: &mut Table, key: Key, kept: u64, (most, now): (usize, Moment)) -> u64 {
+    fn keep(&self, table: &mut Table, key: Key, kept: Kept, (most, now): (usize, Moment)) -> u64 {
         let before = table.len();
         table.set(key, kept, now);
         self.count(before, table.len());
@@ -198,6 +200,17 @@ type Held<'l> = [Option<(usize, MutexGuard<'l, Table>)>; MAX_ASKS];
 fn table<'h>(held: &'h mut Held<'_>, part: usize) -> &'h mut Table {
     let found = held.iter_mut().flatten().find(|(at, _)| *at == part);
     &mut found.expect("the parts of all keys are locked").1
+}
+
+/// What is kept for a key. Where it was kept by limits that hold no more, it is from now on as this one says, whether or not
+/// anything is used: else it would go on to come back as slowly as it did before.
+fn current(table: &mut Table, ask: &Ask, now: Moment) -> Kept {
+    let kept = table.get(ask.key);
+    let fresh = ask.limit.fresh(kept, now);
+    if fresh != kept {
+        table.set(ask.key, fresh, now);
+    }
+    fresh
 }
 
 fn lock(part: &Mutex<Table>) -> MutexGuard<'_, Table> {

@@ -10,7 +10,7 @@ use http::{HeaderMap, HeaderName};
 use pingora_http::RequestHeader;
 
 use super::{
-    limit::{Limit, Moment, Standing},
+    limit::{Kept, Limit, Moment, Standing},
     local::Ask,
     name::{Stem, Tag},
     period::Period,
@@ -120,7 +120,8 @@ impl Policy {
             cost: cost.unwrap_or(self.cost.max),
             shadow: self.shadow,
             wait: None,
-            kept: 0,
+            kept: Kept::default(),
+            used: 0,
             standing: Standing::default(),
         };
         Some((ask, is_bad))

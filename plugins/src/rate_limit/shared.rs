@@ -54,7 +54,7 @@ impl Shared {
             return Err(NoStore::Failed);
         }
         for (ask, told) in asks.iter_mut().zip(told.chunks(TOLD)) {
-            (ask.wait, ask.kept, ask.standing) = ask.limit.told(told).ok_or(NoStore::Failed)?;
+            (ask.wait, ask.used, ask.standing) = ask.limit.told(told).ok_or(NoStore::Failed)?;
         }
         Ok(*granted == 1)
     }
@@ -73,7 +73,7 @@ impl Shared {
     /// Uses units after the fact, in the background. What is left then, if nobody else uses anything meanwhile. What cannot
     /// be told to the server is counted as lost.
     pub(super) fn settle(&self, ask: &Ask, cost: u32, lost: &IntCounter) -> Standing {
-        let (_, standing) = ask.limit.owed(ask.kept, cost, ask.standing);
+        let (_, standing) = ask.limit.owed(ask.used, cost, ask.standing);
         let Some(name) = ask.name else { return standing };
         if self.settling.fetch_add(1, Ordering::Relaxed) >= MOST_SETTLING {
             self.settling.fetch_sub(1, Ordering::Relaxed);

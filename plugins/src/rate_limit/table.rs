@@ -1,9 +1,9 @@
 //! One part of the local store: an open hash table from keys to what is kept for them.
 //!
-//! An entry is 16 bytes. A table is never fuller than four fifths; when it would be, it is made anew for half as many entries
+//! An entry is 24 bytes. A table is never fuller than four fifths; when it would be, it is made anew for half as many entries
 //! again as there are that count, and the others are left behind. What has to go to keep a bound is found by a hand that goes round, as in a clock.
 
-use super::limit::{Moment, counts_for};
+use super::limit::{Kept, Moment};
 
 /// Fewest places of a table that has any.
 const FEWEST: usize = 8;
@@ -34,7 +34,7 @@ impl Key {
 #[derive(Debug, Clone, Copy, Default)]
 struct Slot {
     key: Key,
-    kept: u64,
+    kept: Kept,
 }
 
 impl Slot {
@@ -43,7 +43,7 @@ impl Slot {
     }
 
     fn counts_for(self, now: Moment) -> u64 {
-        counts_for(self.kept, self.key.is_window(), now)
+        self.kept.counts_for(self.key.is_window(), now)
     }
 }
 
@@ -61,19 +61,19 @@ impl Table {
         self.length
     }
 
-    /// Places, each of 16 bytes.
+    /// Places, each of 24 bytes.
     #[cfg(test)]
     pub(super) fn places(&self) -> usize {
         self.slots.len()
     }
 
-    /// What is kept for a key; zero for one that is not known.
-    pub(super) fn get(&self, key: Key) -> u64 {
-        if self.slots.is_empty() { 0 } else { self.slots[self.find(key)].kept }
+    /// What is kept for a key; nothing for one that is not known.
+    pub(super) fn get(&self, key: Key) -> Kept {
+        if self.slots.is_empty() { Kept::default() } else { self.slots[self.find(key)].kept }
     }
 
     /// Keeps this for a key.
-    pub(super) fn set(&mut self, key: Key, kept: u64, now: Moment) {
+    pub(super) fn set(&mut self, key: Key, kept: Kept, now: Moment) {
         if !self.slots.is_empty() {
             let at = self.find(key);
             if !self.slots[at].is_free() {
@@ -178,6 +178,13 @@ mod tests {
 
     const NOW: Moment = Moment { steady: 1_000, wall: 1_000 };
 
+    const NOTHING: Kept = Kept::rate(0, 0);
+
+    /// What counts for so many nanoseconds more.
+    fn more(time: u64) -> Kept {
+        Kept::rate(NOW.steady + time, 7)
+    }
+
     fn key(n: u64) -> Key {
         Key::new(n.wrapping_mul(0x9e37_79b9_7f4a_7c15), false)
     }
@@ -188,22 +195,22 @@ mod tests {
         fn a_table_is_a_map(steps in prop::collection::vec((0_u64..60, 1_u64..4, any::<bool>()), 0..400), near: bool) {
             let name = |n: u64| if near { Key::new(u64::MAX - 4 * n, false) } else { key(n) };
             let mut table = Table::default();
-            let mut model: HashMap<u64, u64> = HashMap::new();
+            let mut model: HashMap<u64, Kept> = HashMap::new();
             for (n, kept, evict) in steps {
                 if evict {
                     let before = table.len();
                     let gone = table.evict(name(n), NOW);
-                    model.retain(|other, _| table.get(name(*other)) != 0);
+                    model.retain(|other, _| table.get(name(*other)) != NOTHING);
                     prop_assert_eq!(model.len(), before - usize::from(gone.is_some()));
                     prop_assert!(gone != Some(false), "all of them count");
                 } else {
-                    table.set(name(n), NOW.steady + kept, NOW);
-                    model.insert(n, NOW.steady + kept);
+                    table.set(name(n), more(kept), NOW);
+                    model.insert(n, more(kept));
                 }
                 prop_assert_eq!(table.len(), model.len());
                 prop_assert!(table.len() * 5 <= table.places() * 4);
                 for n in 0..60 {
-                    prop_assert_eq!(table.get(name(n)), model.get(&n).copied().unwrap_or(0));
+                    prop_assert_eq!(table.get(name(n)), model.get(&n).copied().unwrap_or_default());
                 }
             }
         }
@@ -213,24 +220,24 @@ mod tests {
     fn what_counts_no_more_goes_first_and_then_what_counts_least() {
         let mut table = Table::default();
         for n in 1..=20 {
-            table.set(key(n), NOW.steady + 100 + n, NOW);
+            table.set(key(n), more(100 + n), NOW);
         }
-        table.set(key(50), NOW.steady, NOW);
+        table.set(key(50), more(0), NOW);
         assert_eq!(table.evict(Key::default(), NOW), Some(false));
-        assert_eq!((table.get(key(50)), table.len()), (0, 20));
+        assert_eq!((table.get(key(50)), table.len()), (NOTHING, 20));
         assert_eq!(table.evict(key(1), NOW), Some(true));
-        assert_eq!((table.get(key(1)), table.get(key(2))), (NOW.steady + 101, 0), "all but one that is in use");
+        assert_eq!((table.get(key(1)), table.get(key(2))), (more(101), NOTHING), "all but one that is in use");
         let mut one = Table::default();
         assert_eq!(one.evict(key(1), NOW), None);
-        one.set(key(1), 1, NOW);
+        one.set(key(1), Kept::rate(1, 7), NOW);
         assert_eq!(one.evict(key(1), NOW), None);
     }
 
     #[test]
     fn windows_count_to_their_end() {
         let mut table = Table::default();
-        table.set(Key::new(1 << 40, true), 1_001 << 32 | 7, NOW);
-        table.set(Key::new(2 << 40, true), 1_000 << 32 | 7, NOW);
+        table.set(Key::new(1 << 40, true), Kept::window(1_001, 7), NOW);
+        table.set(Key::new(2 << 40, true), Kept::window(1_000, 7), NOW);
         assert_eq!(table.evict(Key::default(), NOW), Some(false));
         assert_eq!(table.evict(Key::default(), NOW), Some(true));
     }
@@ -239,12 +246,12 @@ mod tests {
     fn memory_follows_what_counts() {
         let mut table = Table::default();
         for n in 0..10_000 {
-            table.set(key(n), NOW.steady + 10, NOW);
+            table.set(key(n), more(10), NOW);
         }
         assert!(table.places() <= 20_000, "{}", table.places());
         let later = Moment { steady: NOW.steady + 10, ..NOW };
         for n in 20_000..40_000 {
-            table.set(key(n), later.steady + n % 2, later);
+            table.set(key(n), more(10 + n % 2), later);
         }
         assert!(table.len() <= 20_000 && table.places() <= 24_000, "{} {}", table.len(), table.places());
     }

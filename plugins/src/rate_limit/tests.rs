@@ -181,6 +181,24 @@ async fn the_highest_tier_of_a_consumer_holds() {
 }
 
 #[tokio::test]
+async fn tiers_that_share_a_key_free_each_other_of_nothing() {
+    let world = World::new();
+    let policy =
+        "policies: [{ name: a, key: [client], limit: 3, per: 1h, tiers: { gold: { limit: 3600, burst: 5 } } }]";
+    let plugin = world.build(policy);
+    let ask = async |name: &str, groups: &[&str]| status(&plugin, &mut by(name, groups)).await;
+    for _ in 0..5 {
+        assert_eq!(ask("alice", &["gold"]).await, 200);
+    }
+    // Who may have less meets what the other one has used, and takes nothing of it away.
+    assert_eq!((ask("carol", &[]).await, ask("alice", &["gold"]).await), (429, 429));
+    world.pass(1_000);
+    assert_eq!((ask("carol", &[]).await, ask("alice", &["gold"]).await), (429, 200), "at the pace of the faster one");
+    world.pass(3_000);
+    assert_eq!((ask("carol", &[]).await, ask("carol", &[]).await), (200, 429));
+}
+
+#[tokio::test]
 async fn who_lacks_the_key() {
     let world = World::new();
     let of = |entry: &str, more: &str| {
@@ -305,11 +323,17 @@ async fn counters_outlive_the_plugin_and_new_limits_hold_at_once() {
     drop(old);
     assert_eq!(statuses(&new, 1).await, [429], "the same entry");
     assert_eq!(statuses(&other, 1).await, [200], "another one");
-    let more = world.build_as("x", &limit(3_600));
+    let faster = world.build_as("x", &limit(3_600).replace("per: 1h", "per: 1h, burst: 3"));
     drop(new);
-    assert_eq!(statuses(&more, 1).await, [429]);
+    assert_eq!(statuses(&faster, 1).await, [429]);
     world.pass(1_000);
-    assert_eq!(statuses(&more, 2).await, [200, 429], "the new rate");
+    assert_eq!(statuses(&faster, 2).await, [200, 429], "the new rate");
+    let more = world.build_as("x", &limit(6));
+    assert_eq!(statuses(&more, 4).await, [200, 200, 200, 429], "what was used is used, and no more than that");
+    let less = world.build_as("x", &limit(2));
+    assert_eq!(statuses(&less, 1).await, [429]);
+    world.pass(1_800_000);
+    assert_eq!(statuses(&less, 2).await, [200, 429], "nobody waits for more than the new limit has");
     let renamed = world.build_as("x", "policies: [{ name: b, key: [client], limit: 3, per: 1h }]");
     assert_eq!(statuses(&renamed, 1).await, [200]);
     let keyed = world.build_as("x", "policies: [{ name: a, key: [client, route], limit: 3, per: 1h }]");

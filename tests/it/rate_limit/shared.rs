@@ -11,7 +11,7 @@ use std::{
 };
 
 use super::*;
-use crate::harness::{Redis, eventually, pass};
+use crate::harness::{Redis, pass};
 
 /// The machine of the tests may be busy: where nothing fails, the time-out is longer than anybody would want.
 pub(super) const PATIENT: &str = "10s";
@@ -408,4 +408,22 @@ fn counters_outlive_gateways_and_reloads() {
     assert_eq!(statuses(&gateway, "/a/x", "", 3), [200, 200, 429], "in the process it counts anew");
     assert_eq!(gateway.reload(&of(&month(3))).status, 200);
     assert_eq!(statuses(&gateway, "/a/x", "", 1), [429]);
+}
+
+#[test]
+fn a_changed_rate_holds_at_once_for_all_gateways() {
+    let (upstream, redis) = (Upstream::echo(), Redis::start());
+    let of = |policy: &str| {
+        on(&redis, PATIENT)
+            + &open(&upstream, &format!("policies: [{{ name: rate, key: [client], {policy}, store: shared }}]"))
+    };
+    let mut gateways = [(); 2].map(|()| Gateway::start(&of(RATES[0].0)));
+    assert_eq!(passed(&gateways, 1, 10), 10);
+    for (policy, expected) in &RATES[1..] {
+        for gateway in &mut gateways {
+            assert_eq!(gateway.reload(&of(policy)).status, 200);
+        }
+        assert_eq!(passed(&gateways, 1, 20), *expected, "{policy}");
+    }
+    assert_soon(&mut gateways[0], &of(SOON));
 }

@@ -12,7 +12,18 @@ fn rate(quota: u32) -> Limit {
 
 fn ask(n: u64, limit: Limit, cost: u32) -> Ask {
     let key = Key::new(n.wrapping_mul(0x9e37_79b9_7f4a_7c15), limit.is_window());
-    Ask { policy: 0, key, name: None, limit, cost, shadow: false, wait: None, kept: 0, standing: Standing::default() }
+    Ask {
+        policy: 0,
+        key,
+        name: None,
+        limit,
+        cost,
+        shadow: false,
+        wait: None,
+        kept: Kept::default(),
+        used: 0,
+        standing: Standing::default(),
+    }
 }
 
 fn decide(local: &Local, asks: &mut [Ask]) -> bool {
@@ -134,4 +145,32 @@ fn what_is_full_again_makes_room_without_a_loss() {
     let evicted: u64 = (10_000..14_000).map(|n| local.decide(&mut [ask(n, rate(10), 1)], 5_000, later).evicted).sum();
     assert_eq!(evicted, 0);
     assert!(local.len() <= 5_000, "{}", local.len());
+}
+
+/// Asks, and is refused, every tenth of a second; how many pass in this many seconds.
+fn passed(local: &Local, limit: Limit, seconds: u64) -> usize {
+    let moment = |tenth| Moment { steady: NOW.steady + tenth * 100_000_000, ..NOW };
+    (0..=seconds * 10).filter(|tenth| local.decide(&mut [ask(1, limit, 1)], MANY, moment(*tenth)).granted).count()
+}
+
+#[test]
+fn a_changed_rate_holds_at_once() {
+    let of = |quota, seconds, burst| Limit::rate(quota, Period::Seconds(seconds), burst, 0).unwrap();
+    for (old, new, at_once, later) in [
+        (of(10, 60, 10), of(1_000, 60, 1_000), 21, 101),
+        (of(2, 86_400, 2), of(60, 60, 2), 2, 10),
+        (of(10, 60, 10), of(10, 60, 12), 2, 3),
+        (of(600, 60, 600), of(60, 60, 3), 2, 10),
+    ] {
+        let local = Local::new(MANY);
+        assert!(decide(&local, &mut [ask(1, old, old.quota())]));
+        assert!(!decide(&local, &mut [ask(1, old, 1)]));
+        // Two limits decide at once: who is refused by the other one is also kept anew.
+        let full = ask(2, rate(1), 1);
+        assert_eq!((decide(&local, &mut [full]), decide(&local, &mut [ask(1, new, 1), full])), (true, false));
+        assert_eq!((passed(&local, new, 2), new), (at_once, new));
+        let local = Local::new(MANY);
+        assert!(decide(&local, &mut [ask(1, old, old.quota())]));
+        assert_eq!((passed(&local, new, 10), new), (later, new));
+    }
 }

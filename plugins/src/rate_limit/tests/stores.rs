@@ -71,8 +71,8 @@ async fn the_server_decides_about_all_of_a_request_at_once() {
     assert_eq!(status(&plugin, &mut ctx).await, 200);
     let [(names, args)] = &fake.calls()[..] else { panic!("one exchange") };
     let second = 1_000_000_000;
-    let rate = [0, 1_000, 0, 3 * second, 3 * second, second, second];
-    assert_eq!(args, &[&rate[..], &[1, 0, 3_600, 5, 5, 1, 1], &[0, 0, 0, 7, 11, 2, 2]].concat());
+    let rate = [0, 1_000, second, 3, 3, 1, second, 3];
+    assert_eq!(args, &[rate, [1, 0, 3_600, 5, 5, 1, 0, 0], [0, 0, 0, 7, 11, 2, 0, 0]].concat());
     assert_eq!(names.len(), 3);
     let told = seen(&plugin, &mut ctx, &[]);
     assert_eq!(values(&told, "ratelimit"), "\"a\";r=2;t=1, \"c\";r=5;t=50", "nothing of a shadow");
@@ -186,8 +186,8 @@ async fn what_a_response_has_cost_is_told_afterwards() {
     let mut calls = fake.calls();
     calls.sort_by_key(|(_, args)| args[1]);
     let second = 1_000_000_000;
-    let rate = vec![2, 1_000, 0, 10 * second, 30 * second, 3 * second, 3 * second];
-    let settled = [(vec![names[1].clone()], vec![2, 0, 86_400, 10, 30, 3, 3]), (vec![names[0].clone()], rate)];
+    let rate = vec![2, 1_000, second, 10, 30, 3, second, 30];
+    let settled = [(vec![names[1].clone()], vec![2, 0, 86_400, 10, 30, 3, 0, 0]), (vec![names[0].clone()], rate)];
     assert_eq!(calls, settled);
     assert_eq!(world.count("unsettled"), 1, "one of them was lost, and is not tried again");
 }
