@@ -96,7 +96,7 @@ impl Front {
             socket_digest: io.get_socket_digest(),
         });
         let flood = Arc::new(Flood::new(PREFACE.len()));
-        let wire = Wire::new(io, ahead, Arc::clone(&flood));
+        let wire = Wire::new(io, ahead, Arc::clone(&flood), listener.limits.http2.stall.0);
         let begin = handshake(Box::new(wire), Some(options(&listener.limits)));
         let Ok(Ok(conn)) = tokio::time::timeout(header_deadline, begin).await else { return };
         let active = Arc::new(Active::default());
