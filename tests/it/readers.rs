@@ -9,6 +9,7 @@ use std::{
 use crate::harness::{
     Folder, Gateway, Secure, Silent, Trust, connect_from, eventually,
     frames::{Http2, WINDOW_UPDATE, frame, request},
+    pass,
 };
 
 const NAME: &str = "open.test";
@@ -33,7 +34,7 @@ routes: [{{ name: all, match: {{ path: / }}, auth: none, upstream: back }}]\n",
 fn chunks() -> Silent {
     let mut bytes = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n".to_vec();
     let chunk = [&b"3e8\r\n"[..], &[b'x'; 1000], b"\r\n"].concat();
-    for _ in 0..24_000 {
+    for _ in 0..8000 {
         bytes.extend_from_slice(&chunk);
     }
     Silent::start(&bytes)
@@ -97,4 +98,64 @@ fn an_http2_connection_on_which_nothing_is_read_ends_with_its_streams() {
     eventually("all are served", || (gateway.metric("crossway_requests_in_flight") == 3.0).then_some(()));
     eventually("all are cut", || (cut(&gateway) == 3.0).then_some(()));
     eventually("their connections are closed", || (gateway.status()["connections"] == 0).then_some(()));
+}
+
+/// Memory of the gateway that is on no disk, in KiB, once it has come to rest.
+fn memory(gateway: &Gateway) -> i64 {
+    let now = || -> i64 {
+        let text = std::fs::read_to_string(format!("/proc/{}/status", gateway.pid())).unwrap();
+        let line = text.lines().find_map(|line| line.strip_prefix("RssAnon:")).unwrap();
+        line.trim().trim_end_matches(" kB").parse().unwrap()
+    };
+    let (mut last, mut calm) = (now(), 0);
+    eventually("memory has come to rest", || {
+        pass(Duration::from_millis(200));
+        let next = now();
+        calm = if (next - last).abs() < 64 { calm + 1 } else { 0 };
+        last = next;
+        (calm == 5).then_some(last)
+    })
+}
+
+/// KiB that each of so many clients costs when as many are there already: the first find what the allocator must get.
+fn cost<T>(gateway: &Gateway, ask: impl Fn() -> T) -> i64 {
+    const READERS: u32 = 15;
+    let more = |all: u32| {
+        let readers: Vec<T> = (0..READERS).map(|_| ask()).collect();
+        eventually("all are served", || {
+            (gateway.metric("crossway_requests_in_flight") == f64::from(all)).then_some(())
+        });
+        (readers, memory(gateway))
+    };
+    let (first, before) = more(READERS);
+    let (second, after) = more(2 * READERS);
+    drop((first, second));
+    eventually("none is left", || (gateway.metric("crossway_requests_in_flight") == 0.0).then_some(()));
+    (after - before) / i64::from(READERS)
+}
+
+#[test]
+fn a_reader_that_stops_costs_little() {
+    let folder = Folder::new();
+    let trust = Trust::of(&folder, None, rustls::ALL_VERSIONS);
+    let length = 8 << 20;
+    let mut answer = format!("HTTP/1.1 200 OK\r\nContent-Length: {length}\r\n\r\n").into_bytes();
+    answer.resize(answer.len() + length, b'x');
+    let upstream = Silent::start(&answer);
+    let limits = "client: { idle: 10m, min_rate: \"off\" }, http2: { stall: 10m }";
+    // A gateway for each, so that none uses what another has left. Of each number 50 to 80 KiB are what any request
+    // costs, where nothing is optimized.
+    let started = || start(&folder, &upstream, limits);
+    let (first, second, third) = (started(), started(), started());
+    let costs = [
+        ("HTTP/1.1", cost(&first, || plain(&first)), 155),
+        ("TLS", cost(&second, || secure(&second, &trust)), 250),
+        ("HTTP/2", cost(&third, || http2(&third)), 320),
+    ];
+    for (protocol, cost, _) in costs {
+        eprintln!("{protocol}: {cost} KiB for a reader that has stopped");
+    }
+    for (protocol, cost, most) in costs {
+        assert!(cost < most, "{protocol}: {cost} KiB");
+    }
 }

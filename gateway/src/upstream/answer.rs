@@ -31,6 +31,35 @@ impl Interim {
     }
 }
 
+/// A piece of a body.
+pub enum Piece<'a> {
+    /// Lent by the connection that it was read from.
+    Lent(&'a [u8]),
+    /// On its own.
+    Own(Bytes),
+}
+
+impl Piece<'_> {
+    /// The piece on its own.
+    pub fn into_bytes(self) -> Bytes {
+        match self {
+            Self::Lent(bytes) => Bytes::copy_from_slice(bytes),
+            Self::Own(bytes) => bytes,
+        }
+    }
+}
+
+impl std::ops::Deref for Piece<'_> {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        match self {
+            Self::Lent(bytes) => bytes,
+            Self::Own(bytes) => bytes,
+        }
+    }
+}
+
 /// A response whose header, as the upstream sent it, has been taken: what follows.
 pub struct Answer {
     /// The status.
@@ -58,6 +87,21 @@ impl Answer {
         let read = self.lease.session().read_response_body().await;
         let piece = read.map_err(|e| fault::upstream(&e))?;
         self.complete = piece.is_none() || self.lease.is_body_read()?;
+        Ok(piece)
+    }
+
+    /// The same, and what can be lent is not copied: it goes to the client from where it was read to.
+    pub async fn lend(&mut self) -> Result<Option<Piece<'_>>, Fault> {
+        if self.complete || self.lease.is_body_read()? {
+            self.complete = true;
+            return Ok(None);
+        }
+        let read = match self.lease.session() {
+            HttpSession::H1(session) => session.read_body_ref().await.map(|piece| piece.map(Piece::Lent)),
+            other => other.read_response_body().await.map(|piece| piece.map(Piece::Own)),
+        };
+        let piece = read.map_err(|e| fault::upstream(&e))?;
+        self.complete = piece.is_none();
         Ok(piece)
     }
 

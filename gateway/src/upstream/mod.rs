@@ -40,7 +40,7 @@ use crate::{
     telemetry::metrics::UpstreamMetrics,
 };
 
-pub use answer::{Answer, Interim};
+pub use answer::{Answer, Interim, Piece};
 pub use attempts::{Asked, Attempts};
 pub use choice::Wish;
 pub use pool::{Endpoint, Pool, Registry};

@@ -176,7 +176,7 @@ impl Session for H2Stream {
         for task in tasks {
             ended |= match task {
                 HttpTask::Body(Some(data), end) if !data.is_empty() => {
-                    self.write_body(data, end).await.map_err(|error| error.into_down())?;
+                    self.write_body(data, end).await.map_err(Error::into_down)?;
                     end
                 }
                 // Nothing else waits for the client.
