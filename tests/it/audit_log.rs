@@ -189,6 +189,7 @@ fn a_request_for_another_host_than_its_certificate_is_recorded() {
         "listeners:
   - name: public
     address: 127.0.0.1:0
+    http2: true
     tls: {{ certificates: [{}], hosts: [{{ names: [closed.test], client_auth: {{ ca: \"{}\", mode: required }} }}] }}
 telemetry: {{ audit_log: {{ to: \"file:{}\" }} }}
 routes: [{{ name: all, match: {{ path: / }}, auth: none, plugins: [{{ respond: {{ status: 200 }} }}] }}]\n",
@@ -198,15 +199,25 @@ routes: [{{ name: all, match: {{ path: / }}, auth: none, plugins: [{{ respond: {
     ));
     let trust = Trust::of(&folder, None, ALL_VERSIONS);
     let mut client = Secure::connect(&gateway.address(), "open.test", &trust).unwrap();
-    assert_eq!(client.get("closed.test", "/").unwrap().status, 421);
-    let refused = place.wait_for("request.refused", 1);
-    has(
-        &refused[0],
-        &json!({
-            "outcome": "denied", "actor": "anonymous", "source": "127.0.0.1", "target": "-", "listener": "public",
-            "status": 421, "code": "misdirected_request",
-        }),
-    );
+    assert_eq!(client.get("CLOSED.test:443", "/a/../b?c=s3cret").unwrap().status, 421);
+    let mut client = Secure::connect(&gateway.address(), "open.test", &trust.offering(&["h2"])).unwrap();
+    let fields = [(":method", "PUT"), (":scheme", "https"), (":authority", "closed.test"), (":path", "/b?c=s3cret")];
+    let (settings, header) = (frames::frame(frames::SETTINGS, 0, 0, &[]), frames::block(&fields));
+    let asked = frames::frame(frames::HEADERS, frames::END_STREAM | frames::END_HEADERS, 1, &header);
+    client.0.write_all(&[frames::PREFACE, &settings, &asked].concat()).unwrap();
+    client.0.flush().unwrap();
+    let refused = place.wait_for("request.refused", 2);
+    for (record, (protocol, method)) in refused.iter().zip([("HTTP/1.1", "GET"), ("HTTP/2", "PUT")]) {
+        has(
+            record,
+            &json!({
+                "outcome": "denied", "actor": "anonymous", "source": "127.0.0.1", "target": "-", "listener": "public",
+                "status": 421, "code": "misdirected_request", "protocol": protocol, "method": method,
+                "host": "closed.test", "path": "/b",
+            }),
+        );
+        assert!(!record.to_string().contains("s3cret"), "{record}");
+    }
 }
 
 #[test]

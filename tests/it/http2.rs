@@ -3,6 +3,7 @@
 mod attacks;
 mod ends;
 mod refusals;
+mod slow;
 
 use std::{io::Write as _, time::Duration};
 

@@ -36,6 +36,7 @@ mod plugins;
 mod pressure;
 mod proxy_protocol;
 mod rate_limit;
+mod readers;
 mod reload;
 mod retries;
 mod routing;

@@ -308,12 +308,12 @@ fn a_body_that_comes_too_slowly_is_cut_and_its_upstream_freed() {
         let upstream = Silent::start(b"");
         let gateway = start(upstream.address(), "client: { idle: 1s, min_rate: 10KiB/s }");
         let mut slow = Connection::open(&gateway.address());
+        let began = Instant::now();
         slow.send(format!("POST / HTTP/1.1\r\nHost: t\r\n{framing}\r\n\r\n").as_bytes());
         slow.send(piece);
         upstream.has_request();
-        let began = Instant::now();
         // Never a pause of `idle`.
-        while began.elapsed() < Duration::from_secs(5) && slow.try_send(piece).is_ok() {
+        while began.elapsed() < Duration::from_secs(15) && slow.try_send(piece).is_ok() {
             if gateway.metric("crossway_requests_in_flight") == 0.0 {
                 break;
             }
@@ -321,7 +321,7 @@ fn a_body_that_comes_too_slowly_is_cut_and_its_upstream_freed() {
             pass(TICK);
         }
         let took = began.elapsed();
-        assert!((Duration::from_millis(700)..Duration::from_secs(3)).contains(&took), "{framing}: {took:?}");
+        assert!((Duration::from_millis(700)..Duration::from_secs(10)).contains(&took), "{framing}: {took:?}");
         slow.read("POST").expect("an answer").assert_problem(408, "request_timeout");
         upstream.is_freed();
         assert_eq!(gateway.metric("crossway_faults_total{code=\"request_timeout\"}"), 1.0);
@@ -404,8 +404,8 @@ fn readers_that_stop_cost_little_memory_and_are_let_go() {
         (gateway.metric("crossway_faults_total{code=\"client_gone\"}") == 20.0).then_some(())
     });
     let took = began.elapsed();
-    assert!((Duration::from_millis(1800)..Duration::from_secs(8)).contains(&took), "{took:?}");
-    assert!(most < before + 20 * 2048, "{before} KiB before, {most} KiB with 20 responses of 64 MiB");
+    assert!((Duration::from_millis(1800)..Duration::from_secs(15)).contains(&took), "{took:?}");
+    assert!(most < before + 20 * 1024, "{before} KiB before, {most} KiB with 20 responses of 64 MiB");
     for _ in 0..40 {
         // Twenty requests and twenty ends, in any order.
         upstream.next();

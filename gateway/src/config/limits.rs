@@ -106,8 +106,9 @@ pub struct Http2Limits {
     pub streams: u32,
     /// How long a connection may stay open without a request.
     pub idle: HumanDuration,
-    /// How long a client may keep its flow-control window closed before the stream is reset; also how long a client that
-    /// was told to leave may stay after its last answer.
+    /// How long a client may keep its flow-control window closed before the stream is reset, and for how long it may read
+    /// nothing at all before the connection is closed; also how long a client that was told to leave may stay after its
+    /// last answer.
     pub stall: HumanDuration,
 }
 

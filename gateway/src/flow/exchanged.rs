@@ -10,6 +10,7 @@ use std::{
 use bytes::Bytes;
 use crossway_plugin_api::{Fault, Overflow};
 use http::{HeaderValue, StatusCode, Version, header, request::Parts};
+use pingora_core::protocols::http::ServerSession as Client;
 use pingora_http::{RequestHeader, ResponseHeader};
 use pingora_proxy::Session;
 
@@ -20,11 +21,12 @@ use super::{
     upgrade::{self, Wanted},
 };
 use crate::{
+    coding::Encoder,
     request,
     request::BodyFraming,
     snapshot::{HostRewrite, Target},
     upstream::{
-        Answer, Attempts, Endpoint, Interim, Upstream,
+        Answer, Attempts, Endpoint, Interim, Piece, Upstream,
         exchange::{Payload, Prepare, Replay},
     },
 };
@@ -284,13 +286,8 @@ async fn stream_answer(
     body::keep_or_close(session, admitted);
     session.write_response_header(Box::new(head), !has_body).await.map_err(|_| Fault::ClientGone)?;
     if has_body {
-        while let Some(mut piece) = next_piece(session, admitted, &mut answer).await? {
-            if let Some(encoder) = &mut encoder {
-                piece = encoder.push(&piece, false).map_err(|e| Fault::Internal(e.to_string()))?;
-            }
-            if !piece.is_empty() {
-                session.write_response_body(Some(piece), false).await.map_err(|_| Fault::ClientGone)?;
-            }
+        while let Some(piece) = next_piece(session, admitted, &mut answer).await? {
+            pass_on(session, piece, encoder.as_mut()).await?;
         }
         let last = encoder.map(|mut encoder| encoder.push(b"", true)).transpose();
         let last = last.map_err(|e| Fault::Internal(e.to_string()))?;
@@ -301,10 +298,37 @@ async fn stream_answer(
 }
 
 /// The next piece of the response, or the end of the client's patience.
-async fn next_piece(session: &mut Session, admitted: &Admitted, answer: &mut Answer) -> Result<Option<Bytes>, Fault> {
+async fn next_piece<'a>(
+    session: &mut Session,
+    admitted: &Admitted,
+    answer: &'a mut Answer,
+) -> Result<Option<Piece<'a>>, Fault> {
     if admitted.framing.body == BodyFraming::None || session.as_downstream_mut().is_body_done() {
-        unless_gone(session, pin!(answer.next())).await
+        unless_gone(session, pin!(answer.lend())).await
     } else {
-        answer.next().await
+        answer.lend().await
     }
+}
+
+/// Most bytes of a body that go into one frame.
+const PART: usize = 16 << 10;
+
+/// Writes a piece to the client, through the encoder if there is one.
+async fn pass_on(session: &mut Session, mut piece: Piece<'_>, encoder: Option<&mut Encoder>) -> Result<(), Fault> {
+    if let Some(encoder) = encoder {
+        piece = Piece::Own(encoder.push(&piece, false).map_err(|e| Fault::Internal(e.to_string()))?);
+    }
+    // An empty one would be the last chunk.
+    if piece.is_empty() {
+        return Ok(());
+    }
+    if let Client::H1(client) = session.as_downstream_mut() {
+        return client.write_body(&piece).await.map(drop).map_err(|_| Fault::ClientGone);
+    }
+    // Copied as it is wanted: what waits for a window is not held twice.
+    for part in piece.chunks(PART) {
+        let part = Bytes::copy_from_slice(part);
+        session.write_response_body(Some(part), false).await.map_err(|_| Fault::ClientGone)?;
+    }
+    Ok(())
 }

@@ -151,21 +151,23 @@ impl Front {
         Some((snapshot, listener))
     }
 
-    /// Counts and logs a request that is refused before it is one of Pingora's; gives it an id. `protocol` is `-` where it
-    /// is not known.
+    /// Counts and logs a request that is refused before it is one of Pingora's; gives it an id.
     pub(super) fn note_refusal(
         &self,
         link: &Link,
         refusal: &Refusal,
         listener: &ListenerState,
-        protocol: &'static str,
+        said: &Said<'_>,
     ) -> RequestId {
         let id = request_id::fresh();
         self.gateway.metrics.refused(refusal.code);
         self.gateway.access_log.write(&Entry {
             request_id: id.as_str(),
             client: link.peer_ip(),
-            protocol,
+            protocol: said.protocol,
+            method: said.method,
+            host: said.host,
+            path: said.path,
             listener: &listener.name,
             status: refusal.status.as_u16(),
             code: Some(refusal.code),
@@ -173,7 +175,7 @@ impl Front {
             ..Entry::unread()
         });
         if *refusal == MISDIRECTED {
-            self.audit(link, refusal, listener, &id);
+            self.audit(link, (refusal, &id), listener, said);
         }
         id
     }
@@ -181,10 +183,14 @@ impl Front {
 
 impl Front {
     /// A request for a host whose rules for client certificates are not those that its connection was made under.
-    fn audit(&self, link: &Link, refusal: &Refusal, listener: &ListenerState, id: &RequestId) {
+    fn audit(&self, link: &Link, (refusal, id): (&Refusal, &RequestId), listener: &ListenerState, said: &Said<'_>) {
         let more = [
             ("request_id", Value::Text(id.as_str())),
             ("listener", Value::Text(&listener.name)),
+            ("protocol", Value::Text(said.protocol)),
+            ("method", Value::Text(said.method)),
+            ("host", Value::Text(said.host)),
+            ("path", Value::Text(said.path)),
             ("status", Value::Number(refusal.status.as_u16().into())),
             ("code", Value::Text(refusal.code)),
         ];
@@ -199,6 +205,25 @@ impl Front {
             reason: Some(refusal.detail),
             more: &more,
         });
+    }
+}
+
+/// What a request that is refused says of itself, for the logs.
+pub(super) struct Said<'a> {
+    /// `-` where it is not known.
+    pub(super) protocol: &'static str,
+    /// The method; empty, as what follows, where the request could not be read.
+    pub(super) method: &'a str,
+    /// The canonical host.
+    pub(super) host: &'a str,
+    /// The canonical path.
+    pub(super) path: &'a str,
+}
+
+impl Said<'static> {
+    /// Nothing that could be read.
+    pub(super) const fn unread(protocol: &'static str) -> Self {
+        Self { protocol, method: "", host: "", path: "" }
     }
 }
 

@@ -18,7 +18,7 @@ pub mod tls;
 pub use accept::Front;
 pub use conn::{Conn, Cut, Link, Ticket};
 
-use accept::Seen;
+use accept::{Said, Seen};
 
 /// Bytes of the buffers that Pingora keeps for each connection: small, because a header is read into a buffer of its own
 /// and large bodies bypass it.

@@ -1,6 +1,12 @@
 //! How long a client may keep the gateway waiting for a body.
 
-use std::time::{Duration, Instant};
+use std::{
+    io::{self, ErrorKind},
+    task::{Context, Poll},
+    time::{Duration, Instant},
+};
+
+use super::alarm::Alarm;
 
 /// The patience with a client that sends a body, or takes one: never longer at once than the longest pause, and all in all
 /// no longer than that and what a slowest rate allows for the bytes that have moved. Only time spent waiting for the
@@ -36,6 +42,55 @@ impl Pace {
         let earned = Duration::from_nanos((bytes as u64).saturating_mul(1_000_000_000) / self.rate);
         self.left = self.left.saturating_sub(waited.unwrap_or_default()).saturating_add(earned).min(self.most);
         waited
+    }
+}
+
+/// A pace with the timer that keeps it, for the writes of a connection.
+#[derive(Debug)]
+pub(super) struct Bounded {
+    pace: Pace,
+    alarm: Alarm,
+    /// How long the last write waited, until somebody asks.
+    waited: Option<Duration>,
+}
+
+impl Bounded {
+    /// Writes at this pace.
+    pub(super) fn new(pace: Pace) -> Self {
+        Self { pace, alarm: Alarm::default(), waited: None }
+    }
+
+    /// Another pace from now on.
+    pub(super) fn set(&mut self, pace: Pace) {
+        self.pace = pace;
+    }
+
+    /// How long the client has kept the write waiting that has just ended, if it has.
+    pub(super) fn take_waited(&mut self) -> Option<Duration> {
+        self.waited.take()
+    }
+
+    /// A write that waits, or would now: until when it may.
+    pub(super) fn until(&mut self) -> Instant {
+        self.pace.waits_until()
+    }
+
+    /// Passes a write's outcome on, unless the client has kept it waiting for too long.
+    pub(super) fn bound<T>(
+        &mut self,
+        cx: &mut Context<'_>,
+        polled: Poll<io::Result<T>>,
+        bytes: impl Fn(&T) -> usize,
+    ) -> Poll<io::Result<T>> {
+        if let Poll::Ready(done) = polled {
+            self.waited = self.pace.moved(done.as_ref().map_or(0, bytes));
+            return Poll::Ready(done);
+        }
+        if self.alarm.has_passed(cx, self.pace.waits_until()) {
+            Poll::Ready(Err(ErrorKind::TimedOut.into()))
+        } else {
+            Poll::Pending
+        }
     }
 }
 

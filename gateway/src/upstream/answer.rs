@@ -40,6 +40,35 @@ pub fn has_body(method: &Method, status: StatusCode) -> bool {
     *method != Method::HEAD && !matches!(status.as_u16(), 204 | 304)
 }
 
+/// A piece of a body.
+pub enum Piece<'a> {
+    /// Lent by the connection that it was read from.
+    Lent(&'a [u8]),
+    /// On its own.
+    Own(Bytes),
+}
+
+impl Piece<'_> {
+    /// The piece on its own.
+    pub fn into_bytes(self) -> Bytes {
+        match self {
+            Self::Lent(bytes) => Bytes::copy_from_slice(bytes),
+            Self::Own(bytes) => bytes,
+        }
+    }
+}
+
+impl std::ops::Deref for Piece<'_> {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        match self {
+            Self::Lent(bytes) => bytes,
+            Self::Own(bytes) => bytes,
+        }
+    }
+}
+
 /// A response whose header, as the upstream sent it, has been taken: what follows.
 pub struct Answer {
     /// The status.
@@ -97,32 +126,45 @@ impl Answer {
 
     /// The next piece of the body; `None` at the end.
     pub async fn next(&mut self) -> Result<Option<Bytes>, Fault> {
-        if self.complete {
+        Ok(self.lend().await?.map(Piece::into_bytes))
+    }
+
+    /// The same, and what can be lent is not copied: it goes to the client from where it was read to.
+    pub async fn lend(&mut self) -> Result<Option<Piece<'_>>, Fault> {
+        self.held += self.given.take().map(|given| given.elapsed()).unwrap_or_default();
+        let over = self.complete || self.lease.is_body_read().inspect_err(|fault| self.broke(fault))?;
+        if over {
+            self.complete = true;
+            self.ended();
             return Ok(None);
         }
-        self.held += self.given.take().map(|given| given.elapsed()).unwrap_or_default();
-        match self.read().await {
-            Ok(piece) => {
-                if self.complete {
-                    self.ended();
-                } else if let Some(answering) = &mut self.answering {
+        let read = match self.lease.session() {
+            HttpSession::H1(session) => session.read_body_ref().await.map(|piece| piece.map(Piece::Lent)),
+            other => other.read_response_body().await.map(|piece| piece.map(Piece::Own)),
+        };
+        // What is lent stays borrowed from the lease: the rest goes by field.
+        match read.map_err(|e| fault::upstream(&e)) {
+            Ok(Some(piece)) => {
+                if let Some(answering) = &mut self.answering {
                     answering.moves();
                     self.given = Some(Instant::now());
                 }
-                Ok(piece)
+                Ok(Some(piece))
+            }
+            Ok(None) => {
+                self.complete = true;
+                if let Some(mut answering) = self.answering.take() {
+                    answering.ended(None);
+                }
+                Ok(None)
             }
             Err(fault) => {
-                self.broke(&fault);
+                if let Some(mut answering) = self.answering.take() {
+                    answering.broke(&fault, self.held);
+                }
                 Err(fault)
             }
         }
-    }
-
-    async fn read(&mut self) -> Result<Option<Bytes>, Fault> {
-        let read = self.lease.session().read_response_body().await;
-        let piece = read.map_err(|e| fault::upstream(&e))?;
-        self.complete = piece.is_none() || self.lease.is_body_read()?;
-        Ok(piece)
     }
 
     /// After a 101: from here on the body is what the upstream says, without an end, and [`say`](Self::say) answers it.

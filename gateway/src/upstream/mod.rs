@@ -42,7 +42,7 @@ use crate::{
     telemetry::metrics::UpstreamMetrics,
 };
 
-pub use answer::{Answer, Interim, has_body};
+pub use answer::{Answer, Interim, Piece, has_body};
 pub use answering::Answering;
 pub use attempts::{Asked, Attempts};
 pub use choice::Wish;

@@ -1,6 +1,6 @@
 //! Ending a connection so that what was written arrives.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use pingora_core::protocols::{Shutdown, Stream};
 use tokio::io::AsyncReadExt;
@@ -14,9 +14,12 @@ pub(in crate::front) const LINGER_TIME: Duration = Duration::from_secs(2);
 const HANG_UP_TIME: Duration = Duration::from_millis(200);
 
 /// Closes our side, then reads what is left for a moment: closing with something unread would be a reset, which destroys
-/// what the client has not read yet. `owing`: the client has not sent all of its request.
-pub(in crate::front) async fn hang_up(io: &mut Stream, patience: Duration, owing: bool) {
-    let _ = tokio::time::timeout(patience, Shutdown::shutdown(io.as_mut())).await;
+/// what the client has not read yet. `until`: when the client's patience with what is still to be written is used up; it
+/// gets no other for the end. `owing`: the client has not sent all of its request.
+pub(in crate::front) async fn hang_up(io: &mut Stream, until: Instant, owing: bool) {
+    if tokio::time::timeout_at(until.into(), Shutdown::shutdown(io.as_mut())).await.is_err() {
+        return;
+    }
     let discard = async {
         let mut buffer = [0_u8; 4096];
         let mut left = LINGER_BYTES;

@@ -28,7 +28,13 @@ use super::{
 };
 use crate::{
     config::limits::ClientLimits,
-    front::{Conn, alarm::Alarm, conn::Cut, pace::Pace, passage::passes_on},
+    front::{
+        Conn,
+        alarm::Alarm,
+        conn::Cut,
+        pace::{Bounded, Pace},
+        passage::passes_on,
+    },
     request::{BodyFraming, ChunkScanner},
 };
 
@@ -57,11 +63,8 @@ pub(in crate::front) struct Lane {
     /// The client's last byte has been read.
     pub(super) ended: bool,
     reads: Pace,
-    writes: Pace,
+    writes: Bounded,
     read_alarm: Alarm,
-    write_alarm: Alarm,
-    /// How long the end may wait for the client.
-    patience: Duration,
     pub(super) tunnel: Option<Box<Tunnel>>,
 }
 
@@ -84,10 +87,8 @@ impl Lane {
             rest: Rest::Bytes(0),
             ended: false,
             reads: Pace::new(0, LINGER_TIME),
-            writes: Pace::new(0, LINGER_TIME),
+            writes: Bounded::new(Pace::new(0, LINGER_TIME)),
             read_alarm: Alarm::default(),
-            write_alarm: Alarm::default(),
-            patience: LINGER_TIME,
             tunnel: None,
         }))
     }
@@ -103,9 +104,8 @@ impl Lane {
     }
 
     fn set_pace(&mut self, rate: u64, pause: Duration) {
-        self.patience = pause;
         self.reads = Pace::new(rate, pause);
-        self.writes = Pace::new(rate, pause);
+        self.writes.set(Pace::new(rate, pause));
     }
 
     /// Waits for the first byte of a request until the deadline; `false` if none comes. An idle connection holds no buffer,
@@ -255,25 +255,18 @@ impl Lane {
     }
 
     /// Passes a write's outcome on, unless the client has kept it waiting for too long. Pingora bounds the writes of bodies
-    /// only; this bounds headers, flushes and the end of a response too.
+    /// only; this bounds headers and flushes too, and [`hang_up`] the end.
     pub(super) fn bounded<T>(
         &mut self,
         cx: &mut Context<'_>,
         polled: Poll<io::Result<T>>,
         bytes: impl Fn(&T) -> usize,
     ) -> Poll<io::Result<T>> {
-        if let Poll::Ready(done) = polled {
-            if let Some(waited) = self.writes.moved(done.as_ref().map_or(0, bytes)) {
-                self.conn.keeps_waiting(waited);
-            }
-            return Poll::Ready(done);
+        let outcome = self.writes.bound(cx, polled, bytes);
+        if let Some(waited) = self.writes.take_waited() {
+            self.conn.keeps_waiting(waited);
         }
-        let until = self.writes.waits_until();
-        if self.write_alarm.has_passed(cx, until) {
-            Poll::Ready(Err(ErrorKind::TimedOut.into()))
-        } else {
-            Poll::Pending
-        }
+        outcome
     }
 }
 
@@ -327,9 +320,9 @@ impl AsyncWrite for Lane {
 #[async_trait]
 impl Shutdown for Lane {
     async fn shutdown(&mut self) {
-        let (patience, owing) = (self.patience, !self.is_body_read());
+        let (until, owing) = (self.writes.until(), !self.is_body_read());
         if !std::mem::replace(&mut self.ended, true) {
-            hang_up(self.io(), patience, owing).await;
+            hang_up(self.io(), until, owing).await;
         }
     }
 }
@@ -337,10 +330,10 @@ impl Shutdown for Lane {
 /// Pingora drops a connection that it will not use again without ending it.
 impl Drop for Lane {
     fn drop(&mut self) {
-        let (patience, owing) = (self.patience, !self.is_body_read());
+        let (until, owing) = (self.writes.until(), !self.is_body_read());
         let Some(mut io) = self.inner.take().filter(|_| !self.ended) else { return };
         if let Ok(runtime) = tokio::runtime::Handle::try_current() {
-            runtime.spawn(async move { hang_up(&mut io, patience, owing).await });
+            runtime.spawn(async move { hang_up(&mut io, until, owing).await });
         }
     }
 }

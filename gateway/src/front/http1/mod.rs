@@ -14,12 +14,13 @@ use std::{
 };
 
 use bytes::BytesMut;
+use crossway_plugin_api::RequestId;
 use pingora_core::{protocols::Stream, server::ShutdownWatch};
 
 use self::lane::Lane;
-use super::{Conn, Front, Link, Seen, Ticket, http2};
+use super::{Conn, Front, Link, Said, Seen, Ticket, http2};
 use crate::{
-    request::{self, BodyFraming, Head, HeaderLimits, Refusal, View},
+    request::{self, BodyFraming, Head, HeaderLimits, MISDIRECTED, Refusal, View},
     respond,
     snapshot::ListenerState,
 };
@@ -39,7 +40,7 @@ enum Arrival {
     /// Nothing more.
     End,
     /// Something to refuse.
-    Refused(Refusal, Arc<ListenerState>),
+    Refused(Refusal, RequestId),
 }
 
 struct Request {
@@ -64,8 +65,7 @@ impl Front {
                     return self.serve_http2(io, ahead, Arc::clone(&conn.link), shutdown).await;
                 }
                 Arrival::End => return,
-                Arrival::Refused(refusal, listener) => {
-                    let id = self.note_refusal(&conn.link, &refusal, &listener, "-");
+                Arrival::Refused(refusal, id) => {
                     let bytes = respond::refusal_bytes(&refusal, &id);
                     return lane.say_and_close(&bytes).await;
                 }
@@ -97,16 +97,21 @@ impl Front {
             Ok(Ok(Read::Header(length))) => length,
             Ok(Ok(Read::Preface)) => return Arrival::Http2,
             Ok(Ok(Read::End)) => return Arrival::End,
-            Ok(Err(refusal)) => return Arrival::Refused(refusal, listener),
-            Err(_) => return Arrival::Refused(request::HEADER_TIMEOUT, listener),
+            Ok(Err(refusal)) => return self.refuse(lane, refusal, &listener),
+            Err(_) => return self.refuse(lane, request::HEADER_TIMEOUT, &listener),
         };
         if self.gateway.pressure.is_high() {
-            return Arrival::Refused(request::MEMORY_PRESSURE, listener);
+            return self.refuse(lane, request::MEMORY_PRESSURE, &listener);
         }
         let inspected = request::inspect(&lane.ahead[..length], &limits);
-        let viewed =
-            inspected.and_then(|head| Ok((head.framing, target_range(&head), viewed(&head, &lane.conn.link)?)));
+        let scheme = lane.conn.link.scheme();
+        let viewed = inspected.and_then(|head| Ok((head.framing, target_range(&head), View::of(&head, scheme)?)));
         match viewed {
+            Ok((_, target, view)) if !lane.conn.link.admits(&view.host) => {
+                let said = said(&lane.ahead, target, &view);
+                let id = self.note_refusal(&lane.conn.link, &MISDIRECTED, &listener, &said);
+                Arrival::Refused(MISDIRECTED, id)
+            }
             Ok((framing, target, view)) => {
                 let ending = *shutdown.borrow() || self.gateway.is_draining();
                 let last = ending || framing.close || served + 1 >= listener.limits.client.requests_per_connection;
@@ -123,11 +128,17 @@ impl Front {
             }
             // Neither HTTP/1 nor HTTP/2: there is no language to answer in (RFC 9113, section 3.4).
             Err(refusal) if may_be_http2 && !names_http(&lane.ahead[..length]) => {
-                self.note_refusal(&lane.conn.link, &refusal, &listener, "-");
+                self.refuse(lane, refusal, &listener);
                 Arrival::End
             }
-            Err(refusal) => Arrival::Refused(refusal, listener),
+            Err(refusal) => self.refuse(lane, refusal, &listener),
         }
+    }
+
+    /// A request of which nothing can be said.
+    fn refuse(&self, lane: &Lane, refusal: Refusal, listener: &ListenerState) -> Arrival {
+        let id = self.note_refusal(&lane.conn.link, &refusal, listener, &Said::unread("-"));
+        Arrival::Refused(refusal, id)
     }
 
     /// Waits until the client begins a request; `false` if it will not, or the listener is going away.
@@ -149,10 +160,11 @@ impl Front {
     }
 }
 
-/// The view of a request, if it may come on this connection.
-fn viewed(head: &Head<'_>, link: &Link) -> Result<View, Refusal> {
-    let view = View::of(head, link.scheme())?;
-    if link.admits(&view.host) { Ok(view) } else { Err(request::MISDIRECTED) }
+/// What a raw header that was judged, whose target stands there, says of itself.
+fn said<'a>(header: &'a [u8], target: Range<usize>, view: &'a View) -> Said<'a> {
+    let protocol = if header[target.end..].starts_with(b" HTTP/1.0") { "HTTP/1.0" } else { "HTTP/1.1" };
+    let method = std::str::from_utf8(&header[..target.start - 1]).unwrap_or_default();
+    Said { protocol, method, host: &view.host, path: &view.path }
 }
 
 /// Whether the first line claims to be HTTP/1.

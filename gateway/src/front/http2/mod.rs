@@ -29,10 +29,10 @@ use pingora_core::{
 use tokio::sync::Notify;
 
 use self::{flood::Flood, stream::H2Stream, wire::Wire};
-use super::{Conn, Front, Link, Seen, Ticket};
+use super::{Conn, Front, Link, Said, Seen, Ticket};
 use crate::{
     config::limits::{Http2Limits, Limits},
-    request::{self, Refusal},
+    request::{self, MISDIRECTED, Refusal},
     respond,
     snapshot::ListenerState,
 };
@@ -96,7 +96,7 @@ impl Front {
             socket_digest: io.get_socket_digest(),
         });
         let flood = Arc::new(Flood::new(PREFACE.len()));
-        let wire = Wire::new(io, ahead, Arc::clone(&flood));
+        let wire = Wire::new(io, ahead, Arc::clone(&flood), listener.limits.http2.stall.0);
         let begin = handshake(Box::new(wire), Some(options(&listener.limits)));
         let Ok(Ok(conn)) = tokio::time::timeout(header_deadline, begin).await else { return };
         let active = Arc::new(Active::default());
@@ -142,7 +142,7 @@ impl Front {
                     talk.cut_at = Some(Instant::now() + HANG_UP_TIME);
                 }
                 Event::Flood => {
-                    self.note_refusal(&talk.link, &request::HTTP2_FLOOD, &listener, "HTTP/2");
+                    self.note_refusal(&talk.link, &request::HTTP2_FLOOD, &listener, &Said::unread("HTTP/2"));
                     talk.expel(&mut conn, Reason::ENHANCE_YOUR_CALM);
                 }
             }
@@ -159,16 +159,21 @@ impl Front {
         let inspected = if self.gateway.pressure.is_high() {
             Err(request::MEMORY_PRESSURE)
         } else {
-            let inspected = request::inspect_http2(session.req_header_mut(), has_body, &limits, talk.link.scheme());
-            inspected.and_then(|(framing, view)| {
-                if talk.link.admits(&view.host) { Ok((framing, view)) } else { Err(request::MISDIRECTED) }
-            })
+            request::inspect_http2(session.req_header_mut(), has_body, &limits, talk.link.scheme())
         };
         let busy = talk.active.enter();
         let (framing, view) = match inspected {
-            Ok(checked) => checked,
-            Err(refusal) => {
-                let id = self.note_refusal(&talk.link, &refusal, &listener, "HTTP/2");
+            Ok((framing, view)) if talk.link.admits(&view.host) => (framing, view),
+            refused => {
+                let (refusal, view) = refused.map_or_else(|why| (why, None), |(_, view)| (MISDIRECTED, Some(view)));
+                let method = session.req_header().method.as_str();
+                let said = view.as_ref().map_or(Said::unread("HTTP/2"), |view| Said {
+                    protocol: "HTTP/2",
+                    method,
+                    host: &view.host,
+                    path: &view.path,
+                });
+                let id = self.note_refusal(&talk.link, &refusal, &listener, &said);
                 let limit = listener.limits.http2.stall.0;
                 tokio::spawn(async move {
                     let _ = tokio::time::timeout(limit, refuse(session, refusal, &id)).await;

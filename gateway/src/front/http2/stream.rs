@@ -3,13 +3,7 @@
 //! Pingora's own session does the work; this one around it keeps the bounds that Pingora's does not have: how slowly a
 //! client may send and take a body, and how long an upstream's answer may be waited for.
 
-use std::{
-    future::Future,
-    pin::pin,
-    sync::Arc,
-    task::Poll,
-    time::{Duration, Instant},
-};
+use std::{future::Future, pin::pin, sync::Arc, task::Poll, time::Duration};
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -41,11 +35,12 @@ pub(super) struct H2Stream {
     conn: Arc<Conn>,
     digest: Digest,
     reads: Pace,
+    writes: Pace,
     alarm: Alarm,
     /// How long the client may keep its window closed.
     stall: Duration,
-    /// Slowest rate at which it may take a response, in bytes a second; 0 for none.
-    rate: u64,
+    /// Most bytes that are written before the pace is told.
+    piece: usize,
 }
 
 impl H2Stream {
@@ -65,16 +60,19 @@ impl H2Stream {
             socket_digest: base.socket_digest.clone(),
         };
         let (client, stall) = (&listener.limits.client, listener.limits.http2.stall.0);
-        inner.set_write_timeout(Some(stall));
-        let (rate, reads) = (client.min_rate.0, Pace::new(client.min_rate.0, client.idle.0));
-        Some(Self { inner, conn, digest, reads, alarm: Alarm::default(), stall, rate })
+        // The pace bounds every write.
+        inner.set_write_timeout(None);
+        let (rate, alarm) = (client.min_rate.0, Alarm::default());
+        let (reads, writes, piece) = (Pace::new(rate, client.idle.0), Pace::new(rate, stall), piece(rate, stall));
+        Some(Self { inner, conn, digest, reads, writes, alarm, stall, piece })
     }
 
     /// What the route says in place of the listener.
     fn take_pace(&mut self) {
         if let Some((rate, pause)) = self.conn.take_pace() {
-            self.rate = rate;
             self.reads = Pace::new(rate, pause);
+            self.writes = Pace::new(rate, self.stall);
+            self.piece = piece(rate, self.stall);
         }
     }
 
@@ -112,29 +110,26 @@ impl H2Stream {
         }
     }
 
-    /// Bounds a write of so many bytes by the time that the slowest client may take.
-    async fn write<T>(&mut self, bytes: usize, write: impl AsyncFnOnce(&mut HttpSession) -> Result<T>) -> Result<T> {
-        self.take_pace();
-        let allowed =
-            (bytes as u64 * 1000).checked_div(self.rate).map(|earned| self.stall + Duration::from_millis(earned));
-        let Self { inner, alarm, conn, .. } = self;
-        let mut since = None;
-        let mut write = pin!(write(inner));
-        std::future::poll_fn(|cx| {
+    /// Writes a piece of the body, with the bounds on a client that takes it.
+    async fn write(&mut self, piece: Bytes, end: bool) -> Result<()> {
+        let Self { inner, writes, alarm, .. } = self;
+        let bytes = piece.len();
+        let mut write = pin!(inner.write_body(piece, end));
+        let written = std::future::poll_fn(|cx| {
             if let Poll::Ready(done) = write.as_mut().poll(cx) {
-                if let Some(since) = since {
-                    conn.keeps_waiting(Instant::elapsed(&since));
-                }
                 return Poll::Ready(done);
             }
-            let since = *since.get_or_insert_with(Instant::now);
-            if allowed.is_some_and(|allowed| alarm.has_passed(cx, since + allowed)) {
+            if alarm.has_passed(cx, writes.waits_until()) {
                 let slow = Error::explain(ErrorType::WriteTimedout, "the client takes the response too slowly");
                 return Poll::Ready(Err(slow.into_down()));
             }
             Poll::Pending
         })
-        .await
+        .await;
+        if let Some(waited) = self.writes.moved(bytes) {
+            self.conn.keeps_waiting(waited);
+        }
+        written
     }
 }
 
@@ -165,8 +160,13 @@ impl Session for H2Stream {
         self.inner.write_response_header_ref(resp, end || is_trailers_only(resp))
     }
 
-    async fn write_body(&mut self, data: Bytes, end: bool) -> Result<()> {
-        self.write(data.len(), async move |inner| inner.write_body(data, end).await).await
+    async fn write_body(&mut self, mut data: Bytes, end: bool) -> Result<()> {
+        self.take_pace();
+        while data.len() > self.piece {
+            let piece = data.split_to(self.piece);
+            self.write(piece, false).await?;
+        }
+        self.write(data, end).await
     }
 
     async fn write_trailers(&mut self, trailers: HeaderMap) -> Result<()> {
@@ -174,8 +174,18 @@ impl Session for H2Stream {
     }
 
     async fn response_duplex_vec(&mut self, tasks: Vec<HttpTask>) -> Result<bool> {
-        let bytes = tasks.iter().map(body_length).sum();
-        self.write(bytes, async move |inner| inner.response_duplex_vec(tasks).await).await
+        let mut ended = false;
+        for task in tasks {
+            ended |= match task {
+                HttpTask::Body(Some(data), end) if !data.is_empty() => {
+                    self.write_body(data, end).await.map_err(Error::into_down)?;
+                    end
+                }
+                // Nothing else waits for the client.
+                other => self.inner.response_duplex_vec(vec![other]).await?,
+            };
+        }
+        Ok(ended)
     }
 
     /// Nothing: reads are bounded by the listener's and the route's limits.
@@ -185,12 +195,11 @@ impl Session for H2Stream {
         None
     }
 
-    fn set_write_timeout(&mut self, timeout: Option<Duration>) {
-        self.inner.set_write_timeout(timeout);
-    }
+    /// Nothing, as for reads.
+    fn set_write_timeout(&mut self, _timeout: Option<Duration>) {}
 
     fn get_write_timeout(&self) -> Option<Duration> {
-        self.inner.get_write_timeout()
+        None
     }
 
     fn set_total_drain_timeout(&mut self, timeout: Option<Duration>) {
@@ -298,9 +307,11 @@ fn is_trailers_only(head: &ResponseHeader) -> bool {
     head.headers.contains_key("grpc-status")
 }
 
-fn body_length(task: &HttpTask) -> usize {
-    match task {
-        HttpTask::Body(Some(piece), _) => piece.len(),
-        _ => 0,
-    }
+/// Most bytes of a body to write before looking how the client keeps up: what a pace counts as moved was taken whole, and
+/// a client at the slowest rate must be able to do that within half of its patience.
+fn piece(rate: u64, stall: Duration) -> usize {
+    const LEAST: u64 = 1 << 10;
+    const MOST: u64 = 16 << 10;
+    let bytes = if rate == 0 { MOST } else { rate.saturating_mul(stall.as_secs()) / 2 };
+    usize::try_from(bytes.clamp(LEAST, MOST)).unwrap_or(usize::MAX)
 }

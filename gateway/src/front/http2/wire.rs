@@ -1,10 +1,12 @@
-//! The connection under HTTP/2: what was read of it already, and the account of the frames that pass.
+//! The connection under HTTP/2: what was read of it already, the account of the frames that pass, and the end of the
+//! patience with a client that reads nothing.
 
 use std::{
     fmt, io,
     pin::Pin,
     sync::Arc,
     task::{Context, Poll},
+    time::Duration,
 };
 
 use async_trait::async_trait;
@@ -13,18 +15,25 @@ use pingora_core::protocols::{GetProxyDigest, Shutdown, Stream, raw_connect::Pro
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::flood::Flood;
-use crate::front::passage::passes_on;
+use crate::front::{
+    pace::{Bounded, Pace},
+    passage::passes_on,
+};
 
 /// See the module's documentation.
 pub(super) struct Wire {
     inner: Stream,
     ahead: BytesMut,
     flood: Arc<Flood>,
+    /// A client that reads nothing stops the streams that have ended too, and the words that end them: no stream's bound
+    /// would end the connection.
+    writes: Bounded,
 }
 
 impl Wire {
-    pub(super) fn new(inner: Stream, ahead: BytesMut, flood: Arc<Flood>) -> Self {
-        Self { inner, ahead, flood }
+    /// A connection on which `ahead` was read already, and which may take nothing for `stall` at a time.
+    pub(super) fn new(inner: Stream, ahead: BytesMut, flood: Arc<Flood>, stall: Duration) -> Self {
+        Self { inner, ahead, flood, writes: Bounded::new(Pace::new(0, stall)) }
     }
 
     fn inner(&self) -> &Stream {
@@ -57,7 +66,7 @@ impl AsyncWrite for Wire {
         if let Poll::Ready(Ok(written)) = polled {
             self.flood.sent(&buf[..written]);
         }
-        polled
+        self.writes.bound(cx, polled, |written| *written)
     }
     fn poll_write_vectored(
         mut self: Pin<&mut Self>,
@@ -72,16 +81,18 @@ impl AsyncWrite for Wire {
                 written -= part;
             }
         }
-        polled
+        self.writes.bound(cx, polled, |written| *written)
     }
     fn is_write_vectored(&self) -> bool {
         self.inner.is_write_vectored()
     }
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.inner).poll_flush(cx)
+        let polled = Pin::new(&mut self.inner).poll_flush(cx);
+        self.writes.bound(cx, polled, |()| 0)
     }
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.inner).poll_shutdown(cx)
+        let polled = Pin::new(&mut self.inner).poll_shutdown(cx);
+        self.writes.bound(cx, polled, |()| 0)
     }
 }
 
