@@ -1,9 +1,12 @@
 """What upstreams can do to a gateway: our own tests of it, as a table with what became of the requests.
 
-The tests are tests/it/faults/table.rs; they are compiled first, and then run against the gateway that is judged.
+The tests are tests/it/faults/table.rs; they are compiled first, and then run against the gateway that is judged. What is
+about rates and times follows, under a steady load (bench/paced.py), where `crossway-peers` stands beside the gateway.
 """
 
 import pathlib
+
+from bench import paced
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent.parent
 LONGEST = 3600  # seconds, the time to compile included
@@ -24,6 +27,7 @@ def judge(bench):
         bench.case(f"{name} {what}", None if verdict == "PASS" else notes)
     if ended != 0:
         bench.case("all tests end well", f"see {run.log}")
+    paced.judge(bench)
 
 
 def show(rows):

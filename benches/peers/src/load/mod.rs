@@ -1,5 +1,6 @@
 //! The load generator: a closed loop of keep-alive connections, each of which sends its next request when it has
-//! verified the answer to the last.
+//! verified the answer to the last; or, at a rate, when its turn has come. Then the time of a request counts from its turn,
+//! so that an answer which is late makes the next ones late as well.
 
 mod client;
 mod histogram;
@@ -39,6 +40,9 @@ pub(crate) struct Settings {
     /// Seconds to send requests for.
     #[arg(long, default_value_t = 4.0)]
     seconds: f64,
+    /// Requests a second of all connections together; as many as they can without it.
+    #[arg(long, value_parser = clap::value_parser!(u32).range(1..))]
+    rate: Option<u32>,
     /// Speak TLS, and trust this certificate (PEM).
     #[arg(long)]
     authority: Option<PathBuf>,
@@ -121,12 +125,14 @@ async fn all(settings: Settings) -> anyhow::Result<Tally> {
     headers.extend(bearers.iter().filter_map(|all| all.first()).map(|token| format!("{}{token}", settings.before)));
     let request = Request::new(settings.target, &headers)?.carrying(&settings.before).expecting(settings.status);
     let dialer = Dialer::new(settings.target, settings.authority.as_deref())?;
-    let end = Instant::now() + Duration::try_from_secs_f64(settings.seconds)?;
+    let begin = Instant::now();
+    let end = begin + Duration::try_from_secs_f64(settings.seconds)?;
     let mut loops = JoinSet::new();
     for index in 0..settings.connections {
         let numbers = (index..).step_by(usize::try_from(settings.connections)?);
         let (dialer, request, bearers) = (dialer.clone(), request.clone(), bearers.clone());
-        let plan = Plan { dialer, request, bearers, cycle: settings.cycle, reconnect: settings.reconnect, end };
+        let Settings { cycle, reconnect, rate, .. } = settings;
+        let plan = Plan { dialer, request, bearers, cycle, reconnect, rate, begin, end };
         loops.spawn(bounded(plan, numbers));
     }
     let mut total = Tally::new();
@@ -143,6 +149,8 @@ struct Plan {
     bearers: Option<Arc<[String]>>,
     cycle: bool,
     reconnect: bool,
+    rate: Option<u32>,
+    begin: Instant,
     end: Instant,
 }
 
@@ -152,6 +160,13 @@ impl Plan {
         let at = usize::try_from(number).ok()?;
         let at = if self.cycle { at.checked_rem(all.len())? } else { at };
         all.get(at).map(String::as_str)
+    }
+
+    /// Waits for the turn of a request, where there are turns; when that was.
+    async fn turn(&self, number: u64) -> Option<Instant> {
+        let at = self.begin + Duration::from_nanos(number.saturating_mul(1_000_000_000) / u64::from(self.rate?));
+        tokio::time::sleep_until(at.min(self.end).into()).await;
+        Some(at)
     }
 }
 
@@ -169,6 +184,7 @@ async fn requests(plan: &Plan, numbers: impl Iterator<Item = u64>, tally: &mut T
     let mut open: Option<Client> = None;
     let mut started = Instant::now();
     for number in numbers {
+        started = plan.turn(number).await.unwrap_or(started);
         if started >= plan.end || tally.errors >= MAX_ERRORS {
             return;
         }
