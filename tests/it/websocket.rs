@@ -343,6 +343,18 @@ fn the_end_of_one_side_is_the_end_of_the_other() {
 }
 
 #[test]
+fn a_client_that_has_no_more_to_say_hears_the_answer_to_its_last_words() {
+    let upstream = Echo::start();
+    let gateway = start(upstream.address(), "20s", "", "");
+    let mut socket = WebSocket::open(&gateway.address(), "/chat");
+    socket.send(TEXT, b"last words");
+    socket.connection.writer().shutdown(Shutdown::Write).unwrap();
+    assert_eq!(socket.read(), Some((TEXT, b"last words".to_vec())));
+    assert_eq!(socket.read(), None);
+    is_over(&gateway);
+}
+
+#[test]
 fn a_client_that_vanishes_frees_the_upstream() {
     let upstream = Echo::start();
     let gateway = start(upstream.address(), "60s", "", "");

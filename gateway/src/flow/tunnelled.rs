@@ -3,6 +3,7 @@
 
 use std::time::Duration;
 
+use bytes::Bytes;
 use crossway_plugin_api::Fault;
 use pingora_http::ResponseHeader;
 use pingora_proxy::Session;
@@ -35,6 +36,9 @@ pub(super) async fn run(
     told.map_err(|_| Fault::ClientGone)
 }
 
+/// How long an upstream may go on when its client has said that it will say no more.
+const LAST_WORDS: Duration = Duration::from_secs(2);
+
 /// The end of a WebSocket is no fault, whoever brings it about.
 async fn pass(session: &mut Session, admitted: &mut Admitted, answer: &mut Answer) {
     loop {
@@ -44,15 +48,30 @@ async fn pass(session: &mut Session, admitted: &mut Admitted, answer: &mut Answe
                     admitted.outcome.request_bytes += piece.len() as u64;
                     answer.say(piece).await.is_ok()
                 }
-                _ => false,
+                Ok(None) => {
+                    answer.hush().await;
+                    let _ = tokio::time::timeout(LAST_WORDS, async { while hear(session, answer).await {} }).await;
+                    false
+                }
+                Err(_) => false,
             },
-            piece = answer.next() => match piece {
-                Ok(Some(piece)) => session.write_response_body(Some(piece), false).await.is_ok(),
-                _ => false,
-            },
+            piece = answer.next() => deliver(session, piece).await,
         };
         if !passed {
             return;
         }
+    }
+}
+
+/// Passes on what the upstream says next; whether there may be more.
+async fn hear(session: &mut Session, answer: &mut Answer) -> bool {
+    let piece = answer.next().await;
+    deliver(session, piece).await
+}
+
+async fn deliver(session: &mut Session, piece: Result<Option<Bytes>, Fault>) -> bool {
+    match piece {
+        Ok(Some(piece)) => session.write_response_body(Some(piece), false).await.is_ok(),
+        _ => false,
     }
 }

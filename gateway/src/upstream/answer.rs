@@ -182,6 +182,11 @@ impl Answer {
         self.lease.session().write_request_body(bytes, false).await.map_err(|e| fault::upstream(&e))
     }
 
+    /// Tells the upstream in a tunnel that nothing more will be said; what it says itself can still be read.
+    pub async fn hush(&mut self) {
+        self.lease.session().shutdown().await;
+    }
+
     /// Closes the connection: nobody wants more of it than its header.
     pub async fn close(mut self) {
         self.ended();
