@@ -12,7 +12,7 @@ use super::{period::Period, policy::Identity};
 use crate::key::{self, Feed, Part};
 
 /// The form of names, and of what is kept under them. Another one for each change of it.
-const FORM: &str = "1";
+const FORM: &str = "2";
 const PREFIX: &[u8; 17] = b"crossway:limits:{";
 /// Bytes of the hashes that count, and their length in base64.
 const TAG: (usize, usize) = (3, 4);

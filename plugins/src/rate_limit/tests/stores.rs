@@ -203,7 +203,7 @@ async fn names_are_the_same_everywhere() {
     };
     let one = "{ name: a, key: [client], limit: 1, per: 1h, store: shared }";
     let first = names("e", one, &mut ctx()).await;
-    assert_eq!(first, ["crossway:limits:{djhl}:QQ9yNNhyDZkSY0-aMQz0wQ"]);
+    assert_eq!(first, ["crossway:limits:{pzcL}:NX6B0Oht40H9oDdJ7uzXTQ"]);
     assert_eq!(names("e", &one.replace("limit: 1", "limit: 2, burst: 1"), &mut ctx()).await, first, "a changed limit");
     let mut all = HashSet::from([first[0].clone()]);
     for (entry, policy) in [
