@@ -48,6 +48,8 @@ struct Server {
     upstream: Option<Upstream>,
     address: String,
     mood: Arc<AtomicU8>,
+    /// A request is being held, until `released`.
+    held: Arc<AtomicBool>,
     released: Arc<AtomicBool>,
 }
 
@@ -71,15 +73,20 @@ const HALF_OF_CHUNKS: &str = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\
 
 impl Server {
     fn start() -> Self {
-        let mut server =
-            Self { upstream: None, address: "127.0.0.1:0".into(), mood: Arc::default(), released: Arc::default() };
+        let mut server = Self {
+            upstream: None,
+            address: "127.0.0.1:0".into(),
+            mood: Arc::default(),
+            held: Arc::default(),
+            released: Arc::default(),
+        };
         server.come_back();
         server
     }
 
     fn come_back(&mut self) {
         self.be(Mood::Well);
-        let (mood, released) = (Arc::clone(&self.mood), Arc::clone(&self.released));
+        let (mood, held, released) = (Arc::clone(&self.mood), Arc::clone(&self.held), Arc::clone(&self.released));
         let answer = move |request: &Received| match MOODS[usize::from(mood.load(Ordering::SeqCst))] {
             Mood::Sorry => Answer::new(503, &[], b""),
             Mood::Ill if request.target == "/healthz" => Answer::new(500, &[], b""),
@@ -92,6 +99,7 @@ impl Server {
             Mood::Garbled => Answer::raw(format!("{HALF_OF_CHUNKS}what is this\r\n")),
             Mood::Stuck => Answer::stuck(HALF_OF_CHUNKS),
             Mood::Held => {
+                held.store(true, Ordering::SeqCst);
                 eventually("the answer is released", || released.load(Ordering::SeqCst).then_some(()));
                 Answer::ok("released")
             }
